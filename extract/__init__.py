@@ -1,0 +1,1 @@
+"""Checkpoints to raw parquet tables; the only room that imports torch."""

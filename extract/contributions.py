@@ -1,0 +1,195 @@
+"""Contributions of the parts of a sum that the residual stream receives (Ferrando and Voita 2024, section 2).
+
+For a sum y = Σ pᵢ of vectors, part i has
+
+1. the proximity  max(‖y‖ − ‖y − pᵢ‖, ε)  in the l1 norm (l2 as a setting), ε = 1e-5,
+2. the contribution  cᵢ  = its share of all proximities, the residual's included.
+
+The parts of an attention sum are the residual before it and, for every key k and head h, `a[q,k,h] · v[k,h] W_O[h]`,
+where the query may attend to k; what is left of the projection's bias is one more part. The parts of an FFN sum are the
+residual before it and the FFN's output. Everything is computed in float32, whatever the model's dtype.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from timecourse.extract.families.base import LayerActivations
+
+EPSILON = 1e-5
+"""Smallest proximity of a part (method: Ferrando and Voita 2024, section 2.1)."""
+
+BLOCK_ELEMENTS = 4 * 2**20
+"""Largest number of float32 elements of one block of head parts (16 MiB: it should stay in a cache)."""
+
+Norm = Literal["l1", "l2"]
+_ORDER = {"l1": 1, "l2": 2}
+
+
+@dataclass(frozen=True)
+class SumContributions:
+    """Contributions to one sum of one layer, for B prompts of n positions and H heads. Shares of 1, or all 0.
+
+    residual [B, n]; heads [B, n, n, H] as [query, key, head], or None; feed_forward [B, n] or None; bias [B, n] or None.
+    degenerate [B, n]: no part comes closer to the sum than nothing does (every proximity ≤ 0): all contributions are 0.
+    stream_norm [B, n]: ‖y‖. completeness_error [B, n]: ‖Σp − stream‖₁ / ‖stream‖₁ against what the model received.
+    """
+
+    residual: Tensor
+    heads: Tensor | None
+    feed_forward: Tensor | None
+    bias: Tensor | None
+    degenerate: Tensor
+    stream_norm: Tensor
+    completeness_error: Tensor
+
+    def thresholded(self, tau: float) -> "SumContributions":
+        """Contributions ≤ τ set to 0, the rest renormalised to 1 per position; degenerate where none survives."""
+        kept = [None if part is None else torch.where(part > tau, part, 0) for part in self._parts()]
+        total = sum(_per_position(part) for part in kept if part is not None)
+        assert isinstance(total, Tensor)
+        scale = torch.where(total > 0, 1 / total, 0)
+        residual, heads, feed_forward, bias = (
+            None if part is None else part * scale[(...,) + (None,) * (part.dim() - 2)] for part in kept
+        )
+        assert residual is not None
+        return SumContributions(
+            residual, heads, feed_forward, bias, total == 0, self.stream_norm, self.completeness_error
+        )
+
+    def _parts(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        return self.residual, self.heads, self.feed_forward, self.bias
+
+
+@dataclass(frozen=True)
+class LayerContributions:
+    """The two sums of a sequential block: the stream after attention, then after the FFN."""
+
+    attention: SumContributions
+    feed_forward: SumContributions
+
+    def thresholded(self, tau: float) -> "LayerContributions":
+        """Both sums cut at τ; see SumContributions.thresholded."""
+        return LayerContributions(self.attention.thresholded(tau), self.feed_forward.thresholded(tau))
+
+
+def layer_contributions(layer: LayerActivations, norm: Norm = "l1") -> LayerContributions:
+    """Contributions of one sequential pre-norm block, before any threshold (method: section 2)."""
+    residual = layer.residual_before.float()
+    pattern = layer.pattern.float()
+    value_output = value_outputs(layer.value, layer.output_weight, heads=pattern.shape[1])
+    bias = None if layer.output_bias is None else layer.output_bias.float().expand_as(residual)
+    attended = torch.einsum("bhqk,bkhd->bqd", pattern, value_output)
+    after_attention = residual + attended if bias is None else residual + attended + bias
+    attention = _shares(
+        whole=after_attention,
+        stream=layer.residual_between.float(),
+        residual=residual,
+        heads=(pattern, value_output, layer.attendable),
+        feed_forward=None,
+        bias=bias,
+        norm=norm,
+    )
+    between = layer.residual_between.float()
+    written = layer.feed_forward.float()
+    feed_forward = _shares(
+        whole=between + written,
+        stream=layer.residual_after.float(),
+        residual=between,
+        heads=None,
+        feed_forward=written,
+        bias=None,
+        norm=norm,
+    )
+    return LayerContributions(attention, feed_forward)
+
+
+def value_outputs(value: Tensor, output_weight: Tensor, heads: int) -> Tensor:
+    """What each head would write if it attended to one key only: `v[k,h] W_O[h]`.
+
+    value [B, K, n, d_head] (K key-value heads, each shared by H/K query heads), output_weight [d, H · d_head];
+    returns [B, n, H, d] in float32.
+    """
+    value = value.float().repeat_interleave(heads // value.shape[1], dim=1)
+    weight = output_weight.float().unflatten(1, (heads, -1))
+    return torch.einsum("bhke,dhe->bkhd", value, weight)
+
+
+def _shares(
+    *,
+    whole: Tensor,
+    stream: Tensor,
+    residual: Tensor,
+    heads: tuple[Tensor, Tensor, Tensor] | None,
+    feed_forward: Tensor | None,
+    bias: Tensor | None,
+    norm: Norm,
+) -> SumContributions:
+    whole_norm = _norm(whole, norm)
+
+    def proximity(part: Tensor) -> Tensor:
+        return whole_norm - _norm(whole - part, norm)
+
+    parts: list[Tensor | None] = [
+        proximity(residual),
+        None,
+        None if feed_forward is None else proximity(feed_forward),
+        None if bias is None else proximity(bias),
+    ]
+    attendable = None
+    if heads is not None:
+        pattern, value_output, attendable = heads
+        parts[1] = _head_proximities(whole, whole_norm, pattern, value_output, norm)
+        # what the query cannot attend to is no part at all: it gets neither a share nor an ε
+        parts[1] = parts[1].masked_fill(~attendable[..., None], -torch.inf)
+    degenerate = torch.stack([_largest(part) <= 0 for part in parts if part is not None]).all(dim=0)
+    floored = [None if part is None else part.clamp(min=EPSILON) for part in parts]
+    if attendable is not None:
+        floored[1] = floored[1].masked_fill(~attendable[..., None], 0)  # type: ignore[union-attr]
+    total = sum(_per_position(part) for part in floored if part is not None)
+    scale = torch.where(degenerate, 0, 1 / total)
+    shares = [None if part is None else part * scale[(...,) + (None,) * (part.dim() - 2)] for part in floored]
+    assert shares[0] is not None
+    return SumContributions(
+        residual=shares[0],
+        heads=shares[1],
+        feed_forward=shares[2],
+        bias=shares[3],
+        degenerate=degenerate,
+        stream_norm=whole_norm,
+        completeness_error=(whole - stream).abs().sum(-1) / stream.abs().sum(-1).clamp(min=EPSILON),
+    )
+
+
+def _head_proximities(whole: Tensor, whole_norm: Tensor, pattern: Tensor, value_output: Tensor, norm: Norm) -> Tensor:
+    """‖y‖ − ‖y − a·vW_O‖ for every [query, key, head]: [B, n, n, H]. Keys after the query are left at −∞.
+
+    The parts [B, query, key, H, d] exist one block of queries at a time, and only for keys up to the block's last query.
+    """
+    batch, positions, head_count, width = value_output.shape
+    proximities = whole.new_full((batch, positions, positions, head_count), -torch.inf)
+    rows = min(positions, max(1, BLOCK_ELEMENTS // (positions * head_count * width)))
+    prompts = max(1, BLOCK_ELEMENTS // (rows * positions * head_count * width))
+    by_query = pattern.permute(0, 2, 3, 1)
+    for start in range(0, batch, prompts):
+        block = slice(start, start + prompts)
+        for first in range(0, positions, rows):
+            last = min(first + rows, positions)
+            parts = by_query[block, first:last, :last, :, None] * value_output[block, None, :last]
+            left = _norm(whole[block, first:last, None, None] - parts, norm)
+            proximities[block, first:last, :last] = whole_norm[block, first:last, None, None] - left
+    return proximities
+
+
+def _norm(vectors: Tensor, norm: Norm) -> Tensor:
+    return torch.linalg.vector_norm(vectors, ord=_ORDER[norm], dim=-1)
+
+
+def _per_position(part: Tensor) -> Tensor:
+    return part.flatten(2).sum(-1) if part.dim() > 2 else part
+
+
+def _largest(part: Tensor) -> Tensor:
+    return part.flatten(2).amax(-1) if part.dim() > 2 else part

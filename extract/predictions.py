@@ -1,0 +1,42 @@
+"""Reading the answer out of the stream: ranks, log-probabilities and the logit lens (method: section 4).
+
+The lens applies to the stream at any depth what the model applies at the end: final norm, unembedding.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What is read at P predicting positions. rank [P]: number of logits strictly greater than the answer token's.
+
+    log_prob [P] and entropy [P] in nats; top1_token_id [P]; rank_in_relation [P]: number of the relation's answer tokens
+    (same place in the answer) with a strictly greater logit.
+    """
+
+    rank: Tensor
+    log_prob: Tensor
+    top1_token_id: Tensor
+    entropy: Tensor
+    rank_in_relation: Tensor
+
+
+def read_out(logits: Tensor, answer_token_ids: Tensor, candidates: Tensor) -> Readout:
+    """Score the answers under `logits`.
+
+    logits [P, V]; answer_token_ids [P]; candidates [P, C]: token ids of the relation's answers at the same place in the
+    answer, padded with the answer's own id (which never outranks itself).
+    """
+    logits = logits.float()
+    answers = logits.gather(1, answer_token_ids[:, None])
+    log_probs = logits.log_softmax(-1)
+    return Readout(
+        rank=(logits > answers).sum(-1),
+        log_prob=log_probs.gather(1, answer_token_ids[:, None])[:, 0],
+        top1_token_id=logits.argmax(-1),
+        entropy=torch.special.entr(log_probs.exp()).sum(-1),
+        rank_in_relation=(logits.gather(1, candidates) > answers).sum(-1),
+    )

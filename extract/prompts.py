@@ -1,0 +1,132 @@
+"""Facts as tokenised prompts: which token is the subject's, the answer's, the template's (method: section 1).
+
+A prompt is `template.format(subject) + " " + object`: the answer is part of the text, and every answer token is read at
+the position that predicts it. Spans come from the tokenizer's character offsets, never from searching token ids.
+"""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from timecourse.errors import UserError
+from timecourse.extract.facts import Fact, Relation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One fact in one template, tokenised. `roles[i]` is special, template, subject or answer."""
+
+    prompt_id: int
+    relation: Relation
+    template_id: int
+    fact: Fact
+    text: str
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    roles: tuple[str, ...]
+
+    @property
+    def answer_positions(self) -> tuple[int, ...]:
+        """Positions of the answer's tokens, first to last."""
+        return tuple(index for index, role in enumerate(self.roles) if role == "answer")
+
+    @property
+    def predicting_positions(self) -> tuple[int, ...]:
+        """Positions whose next token is an answer token."""
+        return tuple(position - 1 for position in self.answer_positions)
+
+
+def build_prompts(
+    relations: Sequence[Relation], tokenizer: "PreTrainedTokenizerFast", context_length: int
+) -> list[Prompt]:
+    """Every template with every fact, numbered in the order relation, template, fact.
+
+    Raises UserError for a prompt that does not fit the model's context, an answer that the tokenizer cannot write, or a
+    token that holds both answer and other text.
+    """
+    prompts: list[Prompt] = []
+    for relation in relations:
+        for template_id, template in enumerate(relation.prompt_templates):
+            for fact in relation.samples:
+                prompts.append(_prompt(len(prompts), relation, template_id, template, fact, tokenizer))
+                if len(prompts[-1].token_ids) > context_length:
+                    raise UserError(
+                        f"{_name(relation, fact)} has {len(prompts[-1].token_ids)} tokens, "
+                        f"more than the model's context of {context_length}; shorten it"
+                    )
+    return prompts
+
+
+def _prompt(
+    prompt_id: int,
+    relation: Relation,
+    template_id: int,
+    template: str,
+    fact: Fact,
+    tokenizer: "PreTrainedTokenizerFast",
+) -> Prompt:
+    before = next(text for text, hole, _, _ in string.Formatter().parse(template) if hole is not None)
+    question = template.format(fact.subject)
+    text = f"{question} {fact.object}"
+    encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    token_ids = encoding["input_ids"]
+    subject = _with_space_before(text, len(before), len(before) + len(fact.subject))
+    answer = (len(question), len(text))
+    roles: list[str] = []
+    end_before = 0
+    for (start, end), is_special in zip(encoding["offset_mapping"], encoding["special_tokens_mask"], strict=True):
+        if is_special:
+            roles.append("special")
+            continue
+        # some tokenizers give a space of its own no characters: it then covers what the token before it left
+        start = end_before if start == end else start
+        end_before = end
+        if _meets((start, end), answer):
+            if start < answer[0]:
+                raise UserError(
+                    f"{_name(relation, fact)}: the token {text[start:end]!r} holds both answer and other text; "
+                    "reword the template"
+                )
+            roles.append("answer")
+        else:
+            roles.append("subject" if _meets((start, end), subject) else "template")
+    answer_ids = [token for token, role in zip(token_ids, roles, strict=True) if role == "answer"]
+    if not answer_ids or tokenizer.unk_token_id in answer_ids:
+        raise UserError(f"{_name(relation, fact)}: the tokenizer cannot write the answer {fact.object!r}")
+    if "subject" not in roles:
+        raise UserError(f"{_name(relation, fact)}: the tokenizer cannot write the subject {fact.subject!r}")
+    return Prompt(
+        prompt_id=prompt_id,
+        relation=relation,
+        template_id=template_id,
+        fact=fact,
+        text=text,
+        token_ids=tuple(token_ids),
+        tokens=tuple(tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in token_ids),
+        roles=tuple(roles),
+    )
+
+
+def _with_space_before(text: str, start: int, end: int) -> tuple[int, int]:
+    return (start - 1 if start > 0 and text[start - 1] == " " else start), end
+
+
+def _meets(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def _name(relation: Relation, fact: Fact) -> str:
+    return f"the prompt of {fact.subject!r} in {relation.relation_id}"
+
+
+def answer_candidates(prompts: Sequence[Prompt]) -> dict[tuple[str, int], list[int]]:
+    """Distinct answer token ids of each relation at each place in the answer: {(relation_id, answer token index): ids}."""
+    found: dict[tuple[str, int], set[int]] = {}
+    for prompt in prompts:
+        for index, position in enumerate(prompt.answer_positions):
+            found.setdefault((prompt.relation.relation_id, index), set()).add(prompt.token_ids[position])
+    return {key: sorted(ids) for key, ids in found.items()}

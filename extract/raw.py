@@ -1,0 +1,154 @@
+"""The raw tables: their schemas, and how one extraction is written as parquet.
+
+One extraction is one checkpoint measured once with one set of facts and settings. Every key stands inside the files, so
+that a file that is moved or listed out of context still says what it is. Rows are sorted by their primary key.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+"""Version of these tables; stands in every checkpoint row and in every commit file."""
+
+_text = pa.dictionary(pa.int32(), pa.string())
+
+
+def _table(key: list[str], *columns: tuple[str, pa.DataType, bool]) -> pa.Schema:
+    """Schema with the primary key in its metadata; each column is (name, type, nullable)."""
+    return pa.schema(
+        [pa.field(name, kind, nullable=nullable) for name, kind, nullable in columns],
+        metadata={"primary_key": ",".join(key)},
+    )
+
+
+TABLES: dict[str, pa.Schema] = {
+    "checkpoint": _table(
+        ["extraction_id"],
+        ("extraction_id", pa.string(), False),
+        ("schema_version", pa.int16(), False),
+        ("series_id", pa.string(), False),
+        ("checkpoint_id", pa.string(), False),  # <series>/<checkpoint name>
+        ("checkpoint_name", pa.string(), False),
+        ("model", pa.string(), False),  # where the weights came from, without machine paths
+        ("commit_sha", pa.string(), True),  # revision of a hub repository
+        ("phase", pa.string(), False),  # pretraining, post-training, ...
+        ("stage", pa.string(), True),
+        ("branch", pa.string(), False),
+        ("step", pa.int64(), True),  # null where the name states none (main)
+        ("tokens_reported", pa.int64(), True),  # training tokens as the name states them
+        ("tokens_computed", pa.int64(), True),  # training tokens as the trainer recorded them
+        ("weights_sha256", pa.string(), False),
+        ("facts_sha256", pa.string(), False),
+        ("tokenizer_sha256", pa.string(), False),
+        ("family", pa.string(), False),
+        ("topology", pa.string(), False),  # sequential_pre_norm, parallel, ...
+        ("layer_count", pa.int16(), False),
+        ("head_count", pa.int16(), False),
+        ("kv_head_count", pa.int16(), False),
+        ("hidden_size", pa.int32(), False),
+        ("vocabulary_size", pa.int32(), False),
+        ("parameter_count", pa.int64(), False),
+        ("setting_id", pa.string(), False),
+        ("tau_ids", pa.list_(pa.string()), False),  # as set: 0.01, 5x
+        ("taus", pa.list_(pa.float64()), False),  # their values for this model
+        ("norm", pa.string(), False),  # l1 or l2
+        ("dtype", pa.string(), False),
+        ("device", pa.string(), False),
+        ("completeness_error_max", pa.float64(), False),
+        ("lens_error_max", pa.float64(), False),
+        ("degenerate_share", pa.float64(), False),
+        ("prompt_count", pa.int32(), False),
+        ("extractor_version", pa.int16(), False),
+        ("versions", pa.string(), False),  # JSON: library -> version
+        ("seconds_by_phase", pa.string(), False),  # JSON: phase -> seconds
+    ),
+    "prompts": _table(
+        ["extraction_id", "prompt_id"],
+        ("extraction_id", _text, False),
+        ("prompt_id", pa.int32(), False),
+        ("relation_id", _text, False),
+        ("relation_group", _text, False),
+        ("template_id", pa.int16(), False),
+        ("template", _text, False),
+        ("fact_id", _text, False),
+        ("subject", _text, False),
+        ("object", _text, False),
+        ("covariates", _text, True),  # JSON: name -> number
+    ),
+    "prompt_tokens": _table(
+        ["extraction_id", "prompt_id", "position"],
+        ("extraction_id", _text, False),
+        ("prompt_id", pa.int32(), False),
+        ("position", pa.int16(), False),
+        ("token_id", pa.int32(), False),
+        ("token", _text, False),
+        ("span_role", _text, False),  # special, template, subject, answer
+        ("is_answer_predicting", pa.bool_(), False),
+        ("is_special", pa.bool_(), False),
+    ),
+    "attributions": _table(
+        ["extraction_id", "tau_id", "prompt_id", "position", "component_id"],
+        ("extraction_id", _text, False),
+        ("tau_id", _text, False),
+        ("prompt_id", pa.int32(), False),
+        ("position", pa.int16(), False),  # the target position t
+        ("component_id", _text, False),
+        ("score", pa.float32(), False),
+        ("peak", pa.float32(), False),
+        ("edges", pa.int32(), False),
+        ("score_direct", pa.float32(), False),
+        ("score_subject", pa.float32(), True),  # by key; null for FFNs
+        ("score_answer", pa.float32(), True),
+        ("score_template", pa.float32(), True),
+        ("score_first", pa.float32(), True),
+    ),
+    "contributions": _table(
+        ["extraction_id", "prompt_id", "position", "component_id"],
+        ("extraction_id", _text, False),
+        ("prompt_id", pa.int32(), False),
+        ("position", pa.int16(), False),
+        ("component_id", _text, False),  # a component, or L3RA / L3RF: the residual in layer 3's attention / FFN sum
+        ("c_direct", pa.float32(), False),
+        ("stream_norm", pa.float32(), True),  # norm of the sum; on the residual's rows only
+    ),
+    "predictions": _table(
+        ["extraction_id", "prompt_id", "answer_token_index", "readout"],
+        ("extraction_id", _text, False),
+        ("prompt_id", pa.int32(), False),
+        ("answer_token_index", pa.int16(), False),
+        ("readout", pa.int16(), False),  # -1 embedding output, l after block l, L the model's own logits
+        ("position", pa.int16(), False),  # the predicting position, t - 1
+        ("rank", pa.int32(), False),
+        ("log_prob", pa.float32(), False),
+        ("top1_token_id", pa.int32(), False),
+        ("top1_token", _text, False),
+        ("entropy", pa.float32(), False),  # nats
+        ("rank_in_relation", pa.int32(), False),
+    ),
+}
+
+
+def write_table(directory: Path, name: str, columns: Mapping[str, object]) -> int:
+    """Write one raw table to `directory/<name>.parquet`, checked against its schema; returns the number of rows.
+
+    `columns` maps every column of the schema to an array or list of equal length. Raises ValueError where a column is
+    missing or unknown, OSError where the disk refuses.
+    """
+    schema = TABLES[name]
+    if set(columns) != set(schema.names):
+        raise ValueError(f"{name}: columns {sorted(set(columns) ^ set(schema.names))} are missing or unknown")
+    arrays = [_array(columns[field.name], field) for field in schema]
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    table.validate(full=True)
+    pq.write_table(table, directory / f"{name}.parquet", compression="zstd", compression_level=6)
+    return table.num_rows
+
+
+def _array(values: object, field: pa.Field) -> pa.Array:
+    """`values` as an array of the field's type; text arrives plain and leaves dictionary-encoded."""
+    if pa.types.is_dictionary(field.type) and not isinstance(values, pa.DictionaryArray):
+        return pa.array(values, type=pa.string()).dictionary_encode().cast(field.type)
+    return pa.array(values, type=field.type) if not isinstance(values, pa.Array) else values.cast(field.type)
