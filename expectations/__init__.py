@@ -1,1 +1,1 @@
-"""Gates: Great Expectations suites over raw extractions (before they are committed) and over the marts (before release)."""
+"""Gates: Great Expectations suites over raw extractions, before their commit, and over the marts, before a release."""

@@ -21,18 +21,17 @@ from timecourse.extract.families.base import LayerActivations
 EPSILON = 1e-5
 """Smallest proximity of a part (method: Ferrando and Voita 2024, section 2.1)."""
 
-BLOCK_ELEMENTS = 4 * 2**20
-"""Largest number of float32 elements of one block of head parts (16 MiB: it should stay in a cache)."""
+BLOCK_ELEMENTS = 2**20
+"""Largest number of float32 elements of one block of head parts (4 MiB: it should stay in a cache)."""
 
 Norm = Literal["l1", "l2"]
-_ORDER = {"l1": 1, "l2": 2}
 
 
 @dataclass(frozen=True)
 class SumContributions:
     """Contributions to one sum of one layer, for B prompts of n positions and H heads. Shares of 1, or all 0.
 
-    residual [B, n]; heads [B, n, n, H] as [query, key, head], or None; feed_forward [B, n] or None; bias [B, n] or None.
+    residual [B, n]; heads [B, n, n, H] as [query, key, head], or None; feed_forward and bias [B, n], or None.
     degenerate [B, n]: no part comes closer to the sum than nothing does (every proximity ≤ 0): all contributions are 0.
     stream_norm [B, n]: ‖y‖. completeness_error [B, n]: ‖Σp − stream‖₁ / ‖stream‖₁ against what the model received.
     """
@@ -113,7 +112,7 @@ def value_outputs(value: Tensor, output_weight: Tensor, heads: int) -> Tensor:
     returns [B, n, H, d] in float32.
     """
     value = value.float().repeat_interleave(heads // value.shape[1], dim=1)
-    weight = output_weight.float().unflatten(1, (heads, -1))
+    weight = output_weight.float().view(output_weight.shape[0], heads, -1)
     return torch.einsum("bhke,dhe->bkhd", value, weight)
 
 
@@ -130,24 +129,22 @@ def _shares(
     whole_norm = _norm(whole, norm)
 
     def proximity(part: Tensor) -> Tensor:
-        return whole_norm - _norm(whole - part, norm)
+        return whole_norm - _distance(whole - part, norm)
 
-    parts: list[Tensor | None] = [
+    by_head = None
+    if heads is not None:
+        pattern, value_output, attendable = heads
+        # what the query cannot attend to is no part at all: it gets neither a share nor an ε
+        by_head = _head_proximities(whole, whole_norm, pattern, value_output, norm)
+        by_head = by_head.masked_fill(~attendable[..., None], -torch.inf)
+    parts = [
         proximity(residual),
-        None,
+        by_head,
         None if feed_forward is None else proximity(feed_forward),
         None if bias is None else proximity(bias),
     ]
-    attendable = None
-    if heads is not None:
-        pattern, value_output, attendable = heads
-        parts[1] = _head_proximities(whole, whole_norm, pattern, value_output, norm)
-        # what the query cannot attend to is no part at all: it gets neither a share nor an ε
-        parts[1] = parts[1].masked_fill(~attendable[..., None], -torch.inf)
     degenerate = torch.stack([_largest(part) <= 0 for part in parts if part is not None]).all(dim=0)
-    floored = [None if part is None else part.clamp(min=EPSILON) for part in parts]
-    if attendable is not None:
-        floored[1] = floored[1].masked_fill(~attendable[..., None], 0)  # type: ignore[union-attr]
+    floored = [None if part is None else part.clamp(min=EPSILON).where(part > -torch.inf, 0) for part in parts]
     total = sum(_per_position(part) for part in floored if part is not None)
     scale = torch.where(degenerate, 0, 1 / total)
     shares = [None if part is None else part * scale[(...,) + (None,) * (part.dim() - 2)] for part in floored]
@@ -166,7 +163,7 @@ def _shares(
 def _head_proximities(whole: Tensor, whole_norm: Tensor, pattern: Tensor, value_output: Tensor, norm: Norm) -> Tensor:
     """‖y‖ − ‖y − a·vW_O‖ for every [query, key, head]: [B, n, n, H]. Keys after the query are left at −∞.
 
-    The parts [B, query, key, H, d] exist one block of queries at a time, and only for keys up to the block's last query.
+    The parts [B, query, key, H, d] exist one block of queries at a time, for keys up to the block's last query.
     """
     batch, positions, head_count, width = value_output.shape
     proximities = whole.new_full((batch, positions, positions, head_count), -torch.inf)
@@ -177,14 +174,24 @@ def _head_proximities(whole: Tensor, whole_norm: Tensor, pattern: Tensor, value_
         block = slice(start, start + prompts)
         for first in range(0, positions, rows):
             last = min(first + rows, positions)
-            parts = by_query[block, first:last, :last, :, None] * value_output[block, None, :last]
-            left = _norm(whole[block, first:last, None, None] - parts, norm)
-            proximities[block, first:last, :last] = whole_norm[block, first:last, None, None] - left
+            left = torch.addcmul(  # y − a·vW_O in one pass over memory
+                whole[block, first:last, None, None],
+                by_query[block, first:last, :last, :, None],
+                value_output[block, None, :last],
+                value=-1,
+            )
+            proximities[block, first:last, :last] = whole_norm[block, first:last, None, None] - _distance(left, norm)
     return proximities
 
 
+def _distance(difference: Tensor, norm: Norm) -> Tensor:
+    """‖y − p‖, given y − p. The published pipeline adds 1e-6 to every coordinate here, its library's default."""
+    return _norm(difference, norm)
+
+
 def _norm(vectors: Tensor, norm: Norm) -> Tensor:
-    return torch.linalg.vector_norm(vectors, ord=_ORDER[norm], dim=-1)
+    # on a CPU the sum of absolute values is four times faster than vector_norm(ord=1) over short rows
+    return vectors.abs().sum(-1) if norm == "l1" else torch.linalg.vector_norm(vectors, dim=-1)
 
 
 def _per_position(part: Tensor) -> Tensor:

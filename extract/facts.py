@@ -1,7 +1,7 @@
 """Relations and their facts, read from JSON files in the LRE format (`name, prompt_templates, properties, samples`).
 
-A relation also has a `group`; a sample may carry numeric covariates (such as its frequency in a corpus) beside `subject`
-and `object`. One file holds one relation.
+A relation also has a `group`; a sample may carry numeric covariates (such as its frequency in a corpus) beside
+`subject` and `object`. One file holds one relation.
 """
 
 import hashlib

@@ -13,8 +13,8 @@ from torch import Tensor
 class Readout:
     """What is read at P predicting positions. rank [P]: number of logits strictly greater than the answer token's.
 
-    log_prob [P] and entropy [P] in nats; top1_token_id [P]; rank_in_relation [P]: number of the relation's answer tokens
-    (same place in the answer) with a strictly greater logit.
+    log_prob [P] and entropy [P] in nats; top1_token_id [P]; rank_in_relation [P]: number of the relation's answer
+    tokens (same place in the answer) with a strictly greater logit.
     """
 
     rank: Tensor

@@ -106,7 +106,7 @@ def _prompt(
         fact=fact,
         text=text,
         token_ids=tuple(token_ids),
-        tokens=tuple(tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in token_ids),
+        tokens=tuple(str(tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in token_ids),
         roles=tuple(roles),
     )
 
@@ -124,7 +124,7 @@ def _name(relation: Relation, fact: Fact) -> str:
 
 
 def answer_candidates(prompts: Sequence[Prompt]) -> dict[tuple[str, int], list[int]]:
-    """Distinct answer token ids of each relation at each place in the answer: {(relation_id, answer token index): ids}."""
+    """Distinct answer token ids of each relation at each place in the answer, {(relation_id, index): ids}."""
     found: dict[tuple[str, int], set[int]] = {}
     for prompt in prompts:
         for index, position in enumerate(prompt.answer_positions):

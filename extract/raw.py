@@ -144,7 +144,7 @@ def write_table(directory: Path, name: str, columns: Mapping[str, object]) -> in
     table = pa.Table.from_arrays(arrays, schema=schema)
     table.validate(full=True)
     pq.write_table(table, directory / f"{name}.parquet", compression="zstd", compression_level=6)
-    return table.num_rows
+    return int(table.num_rows)
 
 
 def _array(values: object, field: pa.Field) -> pa.Array:

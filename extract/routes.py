@@ -4,8 +4,8 @@ For every target position t, walk down from the residual after the last layer. `
 route holds at one depth. In a sequential block, from the top:
 
 1. the FFN sum at a reached q keeps the route alive where its residual or its FFN part survives τ;
-2. there the attention sum is entered: key k is reached below when some head's part k → q survives, and q itself when the
-   residual's part does;
+2. there the attention sum is entered: key k is reached below when some head's part k → q survives, and q itself when
+   the residual's part does;
 3. the FFN is active for t at every reached q where its part survives, a head at every q that entered the attention sum.
 
 All targets of all prompts walk at once: a step down is a boolean matrix product.
@@ -83,7 +83,7 @@ def _carried_by_heads(entered: Tensor, heads: Tensor, one_hot: Tensor) -> Compon
         carried.peak,
         carried.edges,
         carried.direct,
-        (entered @ by_key.flatten(2)).unflatten(-1, by_key.shape[2:]),
+        (entered @ by_key.flatten(2)).view(*entered.shape[:2], *by_key.shape[2:]),
     )
 
 

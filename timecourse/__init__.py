@@ -1,4 +1,4 @@
-"""Time courses of components: which heads and FFNs carry knowledge at each checkpoint of a language model's training."""
+"""Time courses of components: which heads and FFNs carry knowledge at each checkpoint of a model's training."""
 
 from importlib.metadata import version
 

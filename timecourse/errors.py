@@ -1,5 +1,11 @@
 """Errors that a user can cause: each is shown as one line, without a traceback."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from timecourse.checks import CheckResult
+
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: what is wrong and what to do.
@@ -17,6 +23,10 @@ class UsageError(UserError):
 
 
 class GateError(UserError):
-    """Data that failed its gate. The last release stays in place."""
+    """Data that failed its gate. The last release stays in place; `failed` holds the checks with their failing rows."""
 
     exit_code = 3
+
+    def __init__(self, message: str, failed: "Sequence[CheckResult]") -> None:
+        super().__init__(message)
+        self.failed = failed

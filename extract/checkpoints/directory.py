@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from timecourse.errors import UserError
 from timecourse.extract.checkpoints.names import NamedStep, parse_name
-from timecourse.extract.families import Family, family_of
+from timecourse.extract.families import family_of
+from timecourse.extract.families.base import Family
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -73,8 +74,8 @@ class Checkpoint:
 def find_checkpoints(directory: Path) -> list[Checkpoint]:
     """The checkpoints of a directory in training order: by step, `main` last.
 
-    Raises UserError, naming the checkpoint, for an empty directory, a name without a step, two checkpoints that claim the
-    same step, missing, torn or pickled weights, a missing tokenizer or an unsupported architecture.
+    Raises UserError, naming the checkpoint, for an empty directory, a name without a step, two checkpoints that claim
+    the same step, missing, torn or pickled weights, a missing tokenizer or an unsupported architecture.
     """
     if not directory.is_dir():
         raise UserError(f"the checkpoints directory {str(directory)!r} does not exist")
@@ -109,7 +110,9 @@ def _open(folder: Path) -> Checkpoint:
             with safe_open(file, framework="numpy") as opened:
                 opened.keys()
         except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"checkpoint {folder.name!r}: {file.name} is torn or no safetensors file ({error})") from error
+            raise UserError(
+                f"checkpoint {folder.name!r}: {file.name} is torn or no safetensors file ({error})"
+            ) from error
     if not (folder / "tokenizer.json").is_file():
         raise UserError(f"checkpoint {folder.name!r} has no tokenizer.json; save the fast tokenizer beside the weights")
     return Checkpoint(folder, folder.name, parse_name(folder.name), config, family, weight_files)
@@ -122,13 +125,15 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
         names = sorted(set(content.get("weight_map", {}).values()))
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
-            raise UserError(f"checkpoint {folder.name!r} lacks the weights file {missing[0] if missing else index.name!r}")
+            raise UserError(
+                f"checkpoint {folder.name!r} lacks the weights file {missing[0] if missing else index.name!r}"
+            )
         return tuple(folder / name for name in names)
     if (folder / "model.safetensors").is_file():
         return (folder / "model.safetensors",)
     if any(file for pattern in _PICKLED for file in folder.glob(pattern)):
         raise UserError(
-            f"checkpoint {folder.name!r} has pickled weights only; convert them to safetensors, pickles are never loaded"
+            f"checkpoint {folder.name!r} has pickled weights only, which are never loaded; convert them to safetensors"
         )
     raise UserError(f"checkpoint {folder.name!r} has no weights (model.safetensors)")
 
@@ -167,7 +172,9 @@ def _tensors(file: Path) -> Iterator[tuple[str, "np.ndarray[Any, Any]"]]:
             if end > start:
                 yield (
                     name,
-                    np.memmap(file, dtype=kind, mode="r", offset=8 + header_size + start, shape=(end - start) // kind.itemsize),
+                    np.memmap(
+                        file, dtype=kind, mode="r", offset=8 + header_size + start, shape=(end - start) // kind.itemsize
+                    ),
                 )
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 ATTENTION_NAME = "timecourse_capture"
@@ -87,7 +86,7 @@ def _attend_and_keep(
 ) -> "tuple[Tensor, Tensor]":
     eager = sys.modules[type(module).__module__].eager_attention_forward
     output, pattern = eager(module, query, key, value, attention_mask, **options)
-    module.timecourse_kept = (pattern, value, attention_mask)
+    module.timecourse_kept = (pattern, value, attention_mask)  # type: ignore[assignment]  # a tuple is no buffer
     return output, pattern
 
 
@@ -95,7 +94,7 @@ def _attend_and_keep(
 def reading_layers(
     model: "nn.Module", family: Family, receive: Callable[[int, LayerActivations], None]
 ) -> Iterator[None]:
-    """While open, every forward pass calls `receive(layer, activations)` as each layer finishes; nothing is kept after."""
+    """While open, every forward pass calls `receive(layer, activations)` as each layer finishes; nothing is kept."""
     with ExitStack() as hooks:
         for index, layer in enumerate(module_at(model, family.layers).children()):
             _hook_layer(hooks, family, index, layer, receive)

@@ -1,0 +1,46 @@
+# The two commands a newcomer needs are `make demo` and `make test`. Everything else is for working on the project.
+
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo "$$python" && break; done)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint bench clean
+
+help:
+	@echo "make demo       pre-train a tiny OLMo and take it the whole way to a report (demo/)"
+	@echo "make test       lint, then every test"
+	@echo "make test-slow  the checks that take longer: a wheel in an empty environment, the full demo"
+	@echo "make lint       ruff, mypy, sqlfluff"
+	@echo "make bench      the short benchmarks"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "timecourse needs Python 3.11, 3.12 or 3.13; install one, or say make PYTHON=/path/to/python"; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/timecourse demo
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p timecourse
+	$(BIN)/sqlfluff lint --disable-progress-bar models dbt_project/tests
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache

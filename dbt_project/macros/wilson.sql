@@ -1,0 +1,19 @@
+{#-
+    Bounds of the Wilson score interval, 95 %, for a share of n independent trials (here: facts, since the prompts and
+    positions of one fact are not independent). Null where n < 2. Wilson 1927; z = 1.959963984540054.
+-#}
+{% macro wilson_low(share, n) -%}
+    greatest(0, {{ _wilson_bound(share, n, '-') }})
+{%- endmacro %}
+
+{% macro wilson_high(share, n) -%}
+    least(1, {{ _wilson_bound(share, n, '+') }})
+{%- endmacro %}
+
+{% macro _wilson_bound(share, n, sign) -%}
+    {%- set z = '1.959963984540054::double' -%}
+    case when {{ n }} >= 2 then (
+        {{ share }} + {{ z }} * {{ z }} / (2 * {{ n }})
+        {{ sign }} {{ z }} * sqrt({{ share }} * (1 - {{ share }}) / {{ n }} + {{ z }} * {{ z }} / (4 * {{ n }} * {{ n }}))
+    ) / (1 + {{ z }} * {{ z }} / {{ n }}) end
+{%- endmacro %}

@@ -1,0 +1,419 @@
+"""The default series: a very small `OlmoForCausalLM`, pre-trained on the spot on sentences about real facts.
+
+1. From every relation a fixed number of facts is drawn; a fact's probability in the corpus falls as 1 / (rank + 2),
+   with ranks in random order, and every sentence is one fact in one of its relation's training templates. A tenth of
+   the sentences is filler that states no fact.
+2. A byte-level BPE tokenizer is trained on that corpus.
+3. The model sees the corpus once: Muon on the matrices, AdamW on the (tied) embedding, one sentence per row.
+4. At the recipe's steps an ordinary Hugging Face checkpoint is saved. The facts themselves are written in the format of
+   the LRE data set, with a held-out wording as the probe and the number of sentences that state each fact.
+
+Seed and thread count are fixed: on one machine the same weights come out every time. This module imports neither torch
+nor transformers until a model has to be trained.
+"""
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timecourse.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import OlmoForCausalLM, PreTrainedTokenizerFast
+
+MANIFEST = "pretraining.json"
+"""Name of the file beside the checkpoints that says which recipe they come from and whether they are all there."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything but the facts and the seed that decides which weights come out."""
+
+    version: int = 1  # raised when the code below changes what is trained
+    facts_per_relation: int = 32
+    filler_share: float = 0.1
+    vocabulary_size: int = 1000
+    layer_count: int = 8
+    head_count: int = 8
+    hidden_size: int = 64
+    intermediate_size: int = 160
+    batch_size: int = 64  # sentences per step
+    saved_steps: tuple[int, ...] = (0, 13, 26, 38, 51, 77, 102, 128, 154, 179, 205, 256, 320, 400)
+    warmup_steps: int = 20
+    final_rate: float = 0.1  # share of the learning rate that is left at the last step
+    matrix_learning_rate: float = 2e-2
+    embedding_learning_rate: float = 3e-2
+    weight_decay: float = 0.1
+    gradient_clip: float = 1.0
+
+    @property
+    def step_count(self) -> int:
+        return self.saved_steps[-1]
+
+
+FULL = Recipe()
+SMALL = Recipe(
+    facts_per_relation=6, layer_count=4, saved_steps=(0, 13, 26, 51, 102, 200), batch_size=32, warmup_steps=10
+)
+"""The same in a few seconds, for tests: fewer facts, layers and steps, still ending with nearly all facts known."""
+
+_FILLER = [  # one of each, in this order
+    [
+        "The old man",
+        "A young woman",
+        "My neighbour",
+        "The teacher",
+        "Our friend",
+        "The farmer",
+        "Her brother",
+        "The little girl",
+    ],
+    [
+        "walked slowly",
+        "waited quietly",
+        "sang a song",
+        "read a letter",
+        "slept for an hour",
+        "told a story",
+        "lost a key",
+    ],
+    [
+        "by the river",
+        "near the bridge",
+        "in the garden",
+        "under a tree",
+        "at the market",
+        "behind the house",
+        "on the hill",
+    ],
+    ["in the morning", "before dinner", "after the rain", "on a cold day", "late at night", "last summer"],
+]
+
+
+def pretrain(
+    directory: Path,
+    facts_directory: Path,
+    probe_directory: Path | None = None,
+    *,
+    small: bool = False,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Pre-train the tiny model and return its checkpoint directories in the order of training.
+
+    `directory` receives `step0`, `step13`, ... (model.safetensors, config.json, tokenizer files, trainer_state.json
+    with `global_step` and `num_input_tokens_seen`, padding not counted) and the manifest. `facts_directory` holds
+    relations as JSON with `training_templates`. The facts that were used are written to `probe_directory`, by default
+    `facts` beside `directory`, each with its `corpus_frequency` (sentences that state it). `progress(step, step_count)`
+    is called after every step.
+
+    A finished pre-training is recognised and left alone; an unfinished one, or one by another recipe, starts over.
+    Raises UserError where the facts do not suffice or `directory` holds something else.
+    """
+    plan = _plan(facts_directory, small, seed)
+    directory, probe_directory = directory.absolute(), _probe_directory(directory, probe_directory)
+    _write_probes(probe_directory, plan.probes)
+    paths = [directory / f"step{step}" for step in plan.recipe.saved_steps]
+    if _is_finished(directory, plan.recipe_sha256):
+        return paths
+    _clear(directory)
+    manifest = {"recipe_sha256": plan.recipe_sha256, "recipe": asdict(plan.recipe), "seed": seed}
+    _replace_json(directory / MANIFEST, manifest)
+    _train(directory, plan, seed, progress)
+    _replace_json(directory / MANIFEST, manifest | {"weights_sha256": {path.name: _weights(path) for path in paths}})
+    return paths
+
+
+def is_pretrained(
+    directory: Path, facts_directory: Path, probe_directory: Path | None = None, *, small: bool = False, seed: int = 0
+) -> bool:
+    """Whether `pretrain` with these arguments would find everything done: the weights intact, the probe facts in place.
+
+    Imports no torch; takes 0.2 s, most of it to write the corpus again. Raises UserError as `pretrain` does.
+    """
+    plan = _plan(facts_directory, small, seed)
+    probe_directory = _probe_directory(directory, probe_directory)
+    return _is_finished(directory, plan.recipe_sha256) and all(
+        _read_json(probe_directory / name) == probe for name, probe in plan.probes.items()
+    )
+
+
+# facts and corpus ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be trained, settled before torch is needed."""
+
+    recipe: Recipe
+    recipe_sha256: str  # of recipe, seed and facts
+    sentences: list[str]  # in order, `batch_size` for every step
+    probes: dict[str, dict[str, Any]]  # file name -> relation with the drawn facts and their corpus_frequency
+
+
+def _plan(facts_directory: Path, small: bool, seed: int) -> _Plan:
+    recipe = SMALL if small else FULL
+    relations = _read_relations(facts_directory, recipe, seed)
+    sentences, frequencies = _write_corpus(relations, recipe, seed)
+    probes = {
+        f"{relation['name']}.json": {
+            **relation,
+            "samples": [
+                {**sample, "corpus_frequency": frequencies[relation["name"], sample["subject"]]}
+                for sample in relation["samples"]
+            ],
+        }
+        for relation in relations
+    }
+    return _Plan(recipe, _fingerprint(facts_directory, recipe, seed), sentences, probes)
+
+
+def _read_relations(facts_directory: Path, recipe: Recipe, seed: int) -> list[dict[str, Any]]:
+    """The relations in order of their file names, each with its drawn facts only, in the order of the file."""
+    relations = []
+    for path in sorted(facts_directory.glob("*.json")):
+        relation = json.loads(path.read_text(encoding="utf-8"))
+        if not relation.get("training_templates"):
+            raise UserError(f"{path} has no training_templates: the tiny model learns its facts from them")
+        samples = relation["samples"]
+        if len(samples) < recipe.facts_per_relation:
+            raise UserError(f"{path} has {len(samples)} facts, pre-training needs {recipe.facts_per_relation}")
+        drawn = random.Random(f"facts {seed} {relation['name']}").sample(range(len(samples)), recipe.facts_per_relation)
+        relations.append({**relation, "samples": [samples[index] for index in sorted(drawn)]})
+    if not relations:
+        raise UserError(f"there are no facts (*.json) in {facts_directory}")
+    return relations
+
+
+def _write_corpus(
+    relations: Sequence[dict[str, Any]], recipe: Recipe, seed: int
+) -> tuple[list[str], dict[tuple[str, str], int]]:
+    """One sentence per row of every training step, in order, and how many state each (relation, subject)."""
+    generator = random.Random(f"corpus {seed}")
+    weights = [1 / (rank + 2) for rank in range(recipe.facts_per_relation)]
+    by_rank = [generator.sample(relation["samples"], recipe.facts_per_relation) for relation in relations]
+    frequencies = {(relation["name"], sample["subject"]): 0 for relation in relations for sample in relation["samples"]}
+    sentences = []
+    for _ in range(recipe.step_count * recipe.batch_size):
+        if generator.random() < recipe.filler_share:
+            sentences.append(" ".join(generator.choice(words) for words in _FILLER))
+            continue
+        index = generator.randrange(len(relations))
+        (sample,) = generator.choices(by_rank[index], weights)
+        template = generator.choice(relations[index]["training_templates"])
+        sentences.append(template.format(subject=sample["subject"], object=sample["object"]))
+        frequencies[relations[index]["name"], sample["subject"]] += 1
+    return sentences, frequencies
+
+
+def _write_probes(probe_directory: Path, probes: Mapping[str, object]) -> None:
+    """Write the facts that the run is to ask for; the folder may hold no other facts, since a run reads all of it."""
+    probe_directory.mkdir(parents=True, exist_ok=True)
+    for path in probe_directory.glob("*.json"):
+        if path.name not in probes:
+            raise UserError(f"{path} is not part of the tiny model's corpus: move it away or name another directory")
+    for name, probe in probes.items():
+        _replace_json(probe_directory / name, probe)
+
+
+# training -----------------------------------------------------------------------------------------------------------
+
+
+def _train(directory: Path, plan: _Plan, seed: int, progress: Callable[[int, int], None] | None) -> None:
+    """Train the model and save its checkpoints; global random state and thread count are as before when it returns."""
+    import torch
+
+    recipe, sentences = plan.recipe, plan.sentences
+    thread_count = torch.get_num_threads()
+    torch.set_num_threads(1)  # small matrices: more threads are slower, and sums would depend on their number
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tokenizer = _train_tokenizer(sentences, recipe)
+            model = _new_model(tokenizer, recipe)
+            tokens_seen = 0
+            _save(directory, 0, tokens_seen, model, tokenizer)
+            optimizers = _optimizers(model, recipe)
+            for step in range(1, recipe.step_count + 1):
+                rows = sentences[(step - 1) * recipe.batch_size : step * recipe.batch_size]
+                tokens_seen += _train_step(model, tokenizer, optimizers, rows, _learning_rate(step, recipe), recipe)
+                if step in recipe.saved_steps:
+                    _save(directory, step, tokens_seen, model, tokenizer)
+                if progress is not None:
+                    progress(step, recipe.step_count)
+    finally:
+        torch.set_num_threads(thread_count)
+
+
+def _train_tokenizer(sentences: Sequence[str], recipe: Recipe) -> "PreTrainedTokenizerFast":
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary_size,
+        special_tokens=["<|endoftext|>", "<|padding|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|padding|>", padding_side="right"
+    )
+
+
+def _new_model(tokenizer: "PreTrainedTokenizerFast", recipe: Recipe) -> "OlmoForCausalLM":
+    from transformers import OlmoConfig, OlmoForCausalLM
+
+    config = OlmoConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layer_count,
+        num_attention_heads=recipe.head_count,
+        max_position_embeddings=64,  # the longest sentence has fewer than 30 tokens
+        initializer_range=0.02,
+        tie_word_embeddings=True,
+        use_cache=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    model = OlmoForCausalLM(config)
+    model.train()
+    return model
+
+
+def _optimizers(model: "OlmoForCausalLM", recipe: Recipe) -> list[tuple["torch.optim.Optimizer", float]]:
+    """Each optimizer with its peak learning rate. OLMo's norms have no parameters: the rest is the tied embedding."""
+    import torch
+
+    embedding = model.get_parameter("model.embed_tokens.weight")
+    matrices = [parameter for parameter in model.parameters() if parameter is not embedding]
+    return [
+        (
+            torch.optim.Muon(matrices, lr=recipe.matrix_learning_rate, weight_decay=recipe.weight_decay),
+            recipe.matrix_learning_rate,
+        ),
+        (
+            torch.optim.AdamW(
+                [embedding], lr=recipe.embedding_learning_rate, betas=(0.9, 0.95), weight_decay=0.0, foreach=False
+            ),
+            recipe.embedding_learning_rate,
+        ),
+    ]
+
+
+def _learning_rate(step: int, recipe: Recipe) -> float:
+    """Share of the peak learning rate at `step` (from 1): linear warm-up, then linear decay to `final_rate`."""
+    if step <= recipe.warmup_steps:
+        return step / recipe.warmup_steps
+    decayed = (step - recipe.warmup_steps) / (recipe.step_count - recipe.warmup_steps)
+    return 1 - (1 - recipe.final_rate) * decayed
+
+
+def _train_step(
+    model: "OlmoForCausalLM",
+    tokenizer: "PreTrainedTokenizerFast",
+    optimizers: Sequence[tuple["torch.optim.Optimizer", float]],
+    rows: Sequence[str],
+    rate: float,
+    recipe: Recipe,
+) -> int:
+    """One update on one batch; returns the number of its tokens without padding."""
+    import torch
+
+    batch = tokenizer(list(rows), padding=True, return_tensors="pt")
+    is_text = batch["attention_mask"].bool()
+    # Padding stands on the right and is no target: under the causal mask no text position ever sees it.
+    labels = batch["input_ids"].masked_fill(~is_text, -100)
+    model(input_ids=batch["input_ids"], labels=labels).loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
+    for optimizer, peak in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = peak * rate
+        optimizer.step()
+        optimizer.zero_grad()
+    return int(is_text.sum())
+
+
+def _save(
+    directory: Path, step: int, tokens_seen: int, model: "OlmoForCausalLM", tokenizer: "PreTrainedTokenizerFast"
+) -> None:
+    """Write one checkpoint beside its place and rename it, so that it is there in full or not at all."""
+    from transformers.utils import logging
+
+    incoming = directory / f".incoming-step{step}"
+    has_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model.save_pretrained(incoming)
+        tokenizer.save_pretrained(incoming)
+    finally:
+        if has_bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    state = {"global_step": step, "num_input_tokens_seen": tokens_seen}
+    (incoming / "trainer_state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    incoming.rename(directory / f"step{step}")
+
+
+# what is there already ----------------------------------------------------------------------------------------------
+
+
+def _probe_directory(directory: Path, probe_directory: Path | None) -> Path:
+    return probe_directory if probe_directory is not None else directory.absolute().parent / "facts"
+
+
+def _fingerprint(facts_directory: Path, recipe: Recipe, seed: int) -> str:
+    digest = hashlib.sha256(json.dumps([asdict(recipe), seed]).encode())
+    for path in sorted(facts_directory.glob("*.json")):
+        digest.update(hashlib.sha256(path.name.encode()).digest() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _is_finished(directory: Path, recipe_sha256: str) -> bool:
+    """Whether the manifest names this recipe and every checkpoint it lists has the weights it was saved with."""
+    manifest = _read_json(directory / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("recipe_sha256") != recipe_sha256:
+        return False
+    if "weights_sha256" not in manifest:  # written last
+        return False
+    return all(_weights(directory / name) == sha256 for name, sha256 in manifest["weights_sha256"].items())
+
+
+def _weights(checkpoint: Path) -> str | None:
+    """sha256 of a checkpoint's weights; None where there are none."""
+    file = checkpoint / "model.safetensors"
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def _clear(directory: Path) -> None:
+    """Make `directory` ready for a new start: only checkpoints that an earlier pre-training left are removed."""
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
+        raise UserError(f"{directory} is not empty and holds no pre-training of ours: name another directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    for pattern in ("step*", ".incoming-step*"):
+        for path in directory.glob(pattern):
+            shutil.rmtree(path)
+
+
+def _read_json(path: Path) -> Any:
+    """The file's content; None where it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _replace_json(path: Path, content: object) -> None:
+    """Write JSON beside its place and rename it."""
+    incoming = path.with_name(f".incoming-{path.name}")
+    incoming.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    incoming.replace(path)

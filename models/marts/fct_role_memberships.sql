@@ -1,0 +1,88 @@
+-- What a role is: a rate above theta in the role's own scope, by a component that holds none of the roles before it.
+with
+
+components as (
+
+    select * from {{ ref('dim_components') }}
+
+),
+
+activities_above_theta as (
+
+    select *
+    from {{ ref('int_scope_rates') }}
+    where is_above_theta
+
+),
+
+general as (
+
+    select *
+    from activities_above_theta
+    where scope_kind = 'all'
+
+),
+
+entity as (
+
+    select *
+    from activities_above_theta
+    anti join general using (series_id, setting_id, tau_id, checkpoint_id, component_id)
+    where scope_kind = 'entity'
+
+),
+
+relation_answer as (
+
+    select *
+    from activities_above_theta
+    anti join general using (series_id, setting_id, tau_id, checkpoint_id, component_id)
+    anti join entity using (series_id, setting_id, tau_id, checkpoint_id, component_id)
+    where scope_kind = 'relation'
+
+),
+
+-- Excluded by relation_answer of the fact's own relation only.
+fact_answer as (
+
+    select *
+    from activities_above_theta
+    anti join general using (series_id, setting_id, tau_id, checkpoint_id, component_id)
+    anti join entity using (series_id, setting_id, tau_id, checkpoint_id, component_id)
+    anti join relation_answer using (series_id, setting_id, tau_id, checkpoint_id, component_id, relation_id)
+    where scope_kind = 'fact'
+
+),
+
+memberships as (
+
+    select *, 'general' as role from general
+    union all
+    select *, 'entity' as role from entity
+    union all
+    select *, 'relation_answer' as role from relation_answer
+    union all
+    select *, 'fact_answer' as role from fact_answer
+
+),
+
+final as (
+
+    select
+        series_id,
+        memberships.setting_id,
+        memberships.tau_id,
+        memberships.checkpoint_id,
+        component_id,
+        memberships.role,
+        memberships.scope_id,
+        components.component_kind,
+        memberships.relation_id,
+        memberships.rate
+
+    from memberships
+    inner join components using (series_id, component_id)
+
+)
+
+select * from final

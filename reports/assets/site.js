@@ -1,0 +1,106 @@
+// Draws the charts of a page and makes its switches, filters and searches work. No network, no eval.
+(() => {
+  "use strict";
+
+  const parsed = (id) => {
+    const element = document.getElementById(id);
+    return element ? JSON.parse(element.textContent) : null;
+  };
+  const axes = parsed("x-axes");
+  const axisSwitch = document.querySelector("[data-axis-switch]");
+  const drawn = new Map(); // chart element -> { view, columns }
+
+  // Every x encoding over training has a field x_<mode> (the other end of an interval: from_x_<mode>).
+  const setAxis = (node, mode) => {
+    if (!node || typeof node !== "object") return;
+    const field = node.x && node.x.field;
+    if (typeof field === "string" && field.startsWith("x_")) node.x = { ...axes[mode].encoding };
+    const other = node.x2 && node.x2.field;
+    if (typeof other === "string" && other.startsWith("from_x_")) node.x2 = { ...node.x2, field: "from_x_" + mode };
+    Object.keys(node).filter((key) => key !== "datasets" && key !== "data").forEach((key) => setAxis(node[key], mode));
+  };
+
+  // Small multiples: as many columns as fit, and never a panel wider than the page.
+  const fitColumns = (spec, width) => {
+    const axis = 60;
+    const gap = 20;
+    spec.columns = Math.max(1, Math.floor((width - axis) / (spec.spec.width + gap)));
+    spec.spec.width = Math.floor((width - axis) / spec.columns) - gap;
+    return spec.columns;
+  };
+
+  const draw = async (element) => {
+    const spec = parsed(element.dataset.chart);
+    if (axes && axisSwitch) setAxis(spec, axisSwitch.value);
+    const columns = spec.facet && spec.columns ? fitColumns(spec, element.clientWidth) : 0;
+    (spec.params || []).forEach((parameter) => {
+      const control = parameter.bind && parameter.bind.element && document.querySelector(parameter.bind.element);
+      if (control) parameter.value = control.value;
+    });
+    const before = drawn.get(element);
+    if (before) before.finalize();
+    const result = await window.vegaEmbed(element, spec, {
+      mode: "vega-lite",
+      ast: true, // expressions are interpreted: the content security policy allows no eval
+      actions: false,
+      renderer: "svg",
+      defaultStyle: false,
+      tooltip: { disableDefaultStyle: true },
+    });
+    drawn.set(element, { finalize: () => result.finalize(), columns, width: element.clientWidth });
+    element.dataset.state = "drawn";
+  };
+
+  const charts = [...document.querySelectorAll("[data-chart]")];
+  const drawAll = async () => {
+    for (const element of charts) await draw(element).catch((error) => console.error(String(error)));
+    document.documentElement.dataset.charts = "drawn";
+  };
+  if (window.vegaEmbed) {
+    drawAll();
+    if (axisSwitch) {
+      axisSwitch.addEventListener("input", () => {
+        delete document.documentElement.dataset.charts;
+        drawAll();
+      });
+    }
+    let waiting = 0; // charts of one panel follow the width by themselves; small multiples are laid out anew
+    window.addEventListener("resize", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => {
+        charts.filter((element) => drawn.get(element)?.columns && drawn.get(element).width !== element.clientWidth)
+          .forEach((element) => draw(element).catch((error) => console.error(String(error))));
+      }, 200);
+    });
+  }
+
+  document.querySelectorAll("table[data-filter-control]").forEach((table) => {
+    const control = document.getElementById(table.dataset.filterControl);
+    const apply = () => table.querySelectorAll("tbody tr").forEach((row) => {
+      row.hidden = row.dataset.filter !== control.value;
+    });
+    control.addEventListener("input", apply);
+    apply();
+  });
+
+  document.querySelectorAll("input[data-search]").forEach((input) => {
+    const rows = [...document.querySelectorAll(`#${CSS.escape(input.dataset.search)} tbody tr`)];
+    const output = document.querySelector(`[data-search-count="${CSS.escape(input.dataset.search)}"]`);
+    const texts = rows.map((row) => row.textContent.toLowerCase());
+    input.addEventListener("input", () => {
+      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let found = 0;
+      rows.forEach((row, index) => {
+        row.hidden = !words.every((word) => texts[index].includes(word));
+        found += row.hidden ? 0 : 1;
+      });
+      output.textContent = words.length ? `${found} of ${rows.length} ${rows.length === 1 ? "row" : "rows"}` : "";
+    });
+  });
+
+  document.querySelectorAll("[role=region].scroll").forEach((region) => {
+    if (region.scrollWidth <= region.clientWidth && region.scrollHeight <= region.clientHeight && region.clientHeight) {
+      region.removeAttribute("tabindex");
+    }
+  });
+})();

@@ -1,0 +1,127 @@
+"""What one report is about: one series measured with one setting and one tau, read from the marts of a release."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import duckdb
+
+Row = dict[str, Any]
+"""One row of a mart: column name -> text, whole number, float, bool or None."""
+
+KEYS = ("series_id", "setting_id", "tau_id")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One series × setting × tau of a release.
+
+    Every mart is visible to `rows` under its own name and holds this partition's rows only, so that no page can compare
+    what was measured under different settings.
+    """
+
+    series_id: str
+    setting_id: str
+    tau_id: str
+    release: str
+    connection: duckdb.DuckDBPyConnection
+
+    def rows(self, sql: str) -> list[Row]:
+        """The rows of a query over the marts, in its order."""
+        cursor = self.connection.execute(sql)
+        names = [column[0] for column in cursor.description or []]
+        return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+    def row(self, sql: str) -> Row:
+        """The only row of a query. Raises LookupError where it has none or several."""
+        rows = self.rows(sql)
+        if len(rows) != 1:
+            raise LookupError(f"{len(rows)} rows instead of one: {sql}")
+        return rows[0]
+
+    def has_mart(self, name: str) -> bool:
+        """Whether the release holds the mart."""
+        return bool(self.rows(f"select 1 as found from duckdb_tables() where table_name = '{name}'"))
+
+    @cached_property
+    def series(self) -> Row:
+        """The row of dim_series."""
+        return self.row("from dim_series")
+
+    @cached_property
+    def setting(self) -> Row:
+        """The row of dim_settings."""
+        return self.row("from dim_settings")
+
+    @cached_property
+    def checkpoints(self) -> list[Row]:
+        """The rows of dim_checkpoints by checkpoint_index, each with a unique `label`: its step, else its name."""
+        rows = self.rows("from dim_checkpoints order by checkpoint_index")
+        steps = [row["step"] for row in rows]
+        for row in rows:
+            is_plain = row["step"] is not None and steps.count(row["step"]) == 1
+            row["label"] = f"{row['step']:,}" if is_plain else row["checkpoint_name"]
+        return rows
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """checkpoint_id -> how sentences name it: `step 1,000`, or its name where it has no step of its own."""
+        return {
+            row["checkpoint_id"]: row["label"] if row["label"] == row["checkpoint_name"] else f"step {row['label']}"
+            for row in self.checkpoints
+        }
+
+    @cached_property
+    def reference(self) -> Row:
+        """The reference checkpoint's row of dim_checkpoints; the last phase's where there are several phases."""
+        return next(row for row in reversed(self.checkpoints) if row["is_reference"])
+
+    @cached_property
+    def reference_words(self) -> str:
+        """A sentence without its full stop: which checkpoint is the reference, of which phase, and whether for good."""
+        parts = [
+            f"{row['checkpoint_name']}, the last checkpoint of its phase ({row['phase']})"
+            + ("; it is provisional: the series is still growing" if row["is_provisional"] else "")
+            for row in self.checkpoints
+            if row["is_reference"]
+        ]
+        return f"The reference is {'; and '.join(parts)}"
+
+
+def list_partitions(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
+    """(series_id, setting_id, tau_id) of every partition of the release, sorted."""
+    return connection.execute(f"select {', '.join(KEYS)} from dim_settings order by all").fetchall()
+
+
+def open_partition(
+    connection: duckdb.DuckDBPyConnection, key: tuple[str, str, str], release: str
+) -> Partition:
+    """Restrict a connection of its own to one partition: a temporary view stands in front of every mart.
+
+    `checkpoints` is dim_checkpoints without the columns that other marts have too, for joins.
+    `connection` may be read-only: temporary views are not written to the file.
+    """
+    database = connection.execute("select current_database()").fetchall()[0][0]
+    columns = connection.execute(
+        "select table_name, list(column_name) from duckdb_columns() where database_name = ? group by table_name",
+        [database],
+    ).fetchall()
+    for table, names in columns:
+        held = [(name, value) for name, value in zip(KEYS, key, strict=True) if name in names]
+        condition = " and ".join(f"{name} = {_literal(value)}" for name, value in held) or "true"
+        connection.execute(
+            f"create temp view {_name(table)} as from {_name(database)}.main.{_name(table)} where {condition}"
+        )
+    connection.execute(
+        """create temp view checkpoints as
+        select checkpoint_id, checkpoint_index, checkpoint_name, step, is_reference from dim_checkpoints"""
+    )
+    return Partition(*key, release, connection)
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _name(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'

@@ -1,0 +1,69 @@
+"""The report of a release: a folder of static pages, one report per series × setting × tau."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import duckdb
+from slugify import slugify
+
+from timecourse.errors import UserError
+from timecourse.reports import (
+    components,
+    data_quality,
+    knowledge,
+    overview,
+    roles,
+    stability,
+    transitions,
+)
+from timecourse.reports.page import write_assets, write_index, write_page
+from timecourse.reports.partition import Partition, list_partitions, open_partition
+
+PAGES = (overview, knowledge, roles, stability, transitions, components, data_quality)
+
+
+def render_site(warehouse: Path, output: Path, release: str | None = None) -> list[Path]:
+    """Write the report of a release's warehouse into `output`; returns the files written.
+
+    Reads the marts only and never writes to `warehouse`. One series × setting × tau: its pages stand in `output`, the
+    overview as index.html. Several: each has a folder of its own, and index.html lists them. `release` is the name shown
+    on the pages; by default that of the folder that holds the warehouse. Raises UserError where the warehouse is missing
+    or holds no series.
+    """
+    if not warehouse.is_file():
+        raise UserError(f"there is no warehouse at {warehouse}: build a release first")
+    name = release or warehouse.resolve().parent.name
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        keys = list_partitions(connection)
+    if not keys:
+        raise UserError(f"{warehouse} holds no series: extract a checkpoint first")
+    output.mkdir(parents=True, exist_ok=True)
+    written = write_assets(output / "assets")
+    if len(keys) == 1:
+        return written + _render_partition(warehouse, keys[0], name, output, root="")[1]
+    reports = []
+    for key in keys:
+        folder = _folder_name(key)
+        partition, files = _render_partition(warehouse, key, name, output / folder, root="../")
+        reports.append((partition, folder))
+        written += files
+    return [*written, write_index(reports, output)]
+
+
+def _render_partition(
+    warehouse: Path, key: tuple[str, str, str], release: str, folder: Path, root: str
+) -> tuple[Partition, list[Path]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    navigation = [(page.SLUG, page.TITLE) for page in PAGES]
+    written = []
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        partition = open_partition(connection, key, release)
+        for page in PAGES:
+            written += write_page(page.build(partition), partition, folder, root, navigation)
+    return partition, written
+
+
+def _folder_name(key: tuple[str, str, str]) -> str:
+    """A safe and unique folder name for any ids: a readable part, and a hash of the whole key."""
+    readable = slugify("-".join(key), max_length=60) or "report"
+    return f"{readable}-{sha256(chr(0).join(key).encode()).hexdigest()[:8]}"

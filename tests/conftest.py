@@ -1,0 +1,131 @@
+"""What tests of several rooms share: tiny real checkpoints, facts, and a release built from them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(os.environ.get("TIMECOURSE_GOLDEN", Path(__file__).parent / "golden"))
+"""Reference results of the published pipeline. The folder here holds one of the four checkpoints; TIMECOURSE_GOLDEN names
+another folder of the same shape that holds all."""
+
+FACTS = {
+    "capital_of": (
+        "location",
+        ["The capital of {} is", "{} has the capital"],
+        [("France", "Paris"), ("New Zealand", "Wellington City"), ("Peru", "Lima"), ("Chad", "N'Djamena")],
+    ),
+    "leader_of": ("name", ["The one who leads {} is"], [("Brontek & Sons", "Mara Ellquist"), ("Vexel", "Jon Tavish")]),
+}
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of reference results: models/, facts/, tau_0.05/, tau_0.15/."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def facts_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two relations of two groups, one with two templates; answers and subjects of several tokens."""
+    directory = tmp_path_factory.mktemp("facts")
+    for name, (group, templates, samples) in FACTS.items():
+        content = {
+            "name": name,
+            "group": group,
+            "prompt_templates": templates,
+            "samples": [{"subject": subject, "object": answer} for subject, answer in samples],
+        }
+        (directory / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return directory
+
+
+def train_tokenizer():
+    """A byte-level BPE tokenizer of 320 tokens that writes any text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>", "<|padding|>"],
+        show_progress=False,
+    )
+    text = [template.format(subject) + " " + answer for _, templates, samples in FACTS.values()
+            for template in templates for subject, answer in samples]
+    tokenizer.train_from_iterator(text * 3, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|padding|>", clean_up_tokenization_spaces=False
+    )
+
+
+def save_checkpoint(directory: Path, *, seed: int = 0, scale: float = 6.0, **config) -> Path:
+    """A random OLMo of 3 layers × 5 heads (d_head 8) with its tokenizer; weights large enough to matter."""
+    import torch
+    from transformers import OlmoConfig, OlmoForCausalLM
+
+    tokenizer = train_tokenizer()
+    options = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 40,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 5,
+        "max_position_embeddings": 64,
+        "pad_token_id": 1,
+        "eos_token_id": 0,
+        **config,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = OlmoForCausalLM(OlmoConfig(**options))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(0, 0.02 * scale)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def series_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three checkpoints of a random OLMo: step0, step100-tokens1B and main. Copy before changing."""
+    directory = tmp_path_factory.mktemp("series") / "checkpoints"
+    for seed, name in enumerate(("step0", "step100-tokens1B", "main")):
+        save_checkpoint(directory / name, seed=seed, clip_qkv=0.8)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line as a user does, in a process of its own."""
+
+    def run_timecourse(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "timecourse.cli", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=cwd,
+            env={**os.environ, "COLUMNS": "200", **environment},
+            check=False,
+        )
+
+    return run_timecourse
+
+
+@pytest.fixture(scope="session")
+def golden_release(tmp_path_factory: pytest.TempPathFactory, series_directory: Path, facts_directory: Path, run) -> Path:
+    """The folder of a release made by the real command from `series_directory`."""
+    lake = tmp_path_factory.mktemp("release") / "lake"
+    flags = ["--checkpoints", series_directory, "--facts", facts_directory, "--series", "tiny", "--lake", lake]
+    done = run("refresh", *flags, "--tau", "5x", "--complete")
+    assert done.returncode == 0, done.stderr
+    return (lake / "current").resolve()

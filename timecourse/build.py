@@ -1,0 +1,332 @@
+"""Build the warehouse: dbt, in process, over exactly the files that the commits list.
+
+1. Read every commit and work out which extractions the build database has not seen.
+2. Throw the build database away where it cannot be trusted: unreadable, or made by other models, versions or settings.
+3. Run `dbt build`: the attributions of unseen extractions are read, everything else is small and built again.
+4. Return every data test as a CheckResult. A test that fails is a result; a model that does not build is an error.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+import timecourse
+from timecourse.checks import CheckResult
+from timecourse.errors import UsageError, UserError
+from timecourse.extract.raw import SCHEMA_VERSION
+
+PACKAGE = Path(timecourse.__file__).parent
+"""Where `dbt_project/` and `models/` are found, side by side."""
+
+SAMPLE_ROWS = 20
+"""How many failing rows of a test are kept."""
+
+_READ_ONCE = ("attributions", "contributions")
+"""Raw tables too large to be read at every build: only unseen extractions' files are listed."""
+
+_DAMAGE = re.compile(
+    r"corrupt|checksum|serialization error|internal error|fatal error|not a valid duckdb", re.IGNORECASE
+)
+"""What DuckDB says about a database file that is damaged, as opposed to a query that is wrong."""
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build did. `checks` holds every dbt data test that ran; tests of models behind a failed test do not run."""
+
+    database: Path
+    checks: tuple[CheckResult, ...]
+    added_extractions: tuple[str, ...]
+    removed_extractions: tuple[str, ...]
+    is_full_refresh: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Commit:
+    extraction_id: str
+    schema_version: int
+    files: Mapping[str, Path]
+    """Raw table -> its file; a table without rows is left out."""
+
+
+class _DamagedDatabase(Exception):
+    """The build database cannot be read."""
+
+
+def build_warehouse(
+    lake: Path, *, theta: str, complete_series: Sequence[str], full_refresh: bool = False
+) -> BuildResult:
+    """Bring `<lake>/build/warehouse.duckdb` up to date with `<lake>/commits`.
+
+    `theta` is the role threshold as decimal text, such as "0.1"; `complete_series` names the series that will not grow
+    any more. `full_refresh` builds from nothing. Only `<lake>/build` is written.
+
+    Raises UsageError for a theta that is no decimal in (0, 1); UserError where nothing is committed, a commit cannot be
+    read, another process holds the database, or a model fails.
+    """
+    started = time.monotonic()
+    commits = _read_commits(lake)
+    build = lake.resolve() / "build"
+    build.mkdir(parents=True, exist_ok=True)
+    database = build / "warehouse.duckdb"
+    theta = _decimal_text(theta)
+    fingerprint = _fingerprint(theta)
+    if full_refresh:
+        _remove(database)
+
+    for attempt in ("as it is", "from nothing"):
+        built = _built_extractions(database, fingerprint)
+        is_new = built is None
+        if built is None:
+            _remove(database)
+            _create(database, fingerprint)
+        seen = built or frozenset()
+        try:
+            results = _run_dbt(build, database, _variables(commits, seen, theta, complete_series))
+            checks = tuple(_check_results(results, database))
+        except _DamagedDatabase as error:
+            if is_new or attempt == "from nothing":
+                raise UserError(f"the build database {database} is damaged again and again: {error}") from error
+            _remove(database)
+            continue
+        break
+
+    committed = {commit.extraction_id for commit in commits}
+    return BuildResult(
+        database=database,
+        checks=checks,
+        added_extractions=tuple(sorted(committed - seen)),
+        removed_extractions=tuple(sorted(seen - committed)),
+        is_full_refresh=is_new,
+        seconds=time.monotonic() - started,
+    )
+
+
+def marts(database: Path) -> list[str]:
+    """Names of the tables that a release publishes, in the schema `main` of a build database; sorted."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        rows = connection.execute(
+            "select table_name from duckdb_tables() where regexp_matches(table_name, '^(dim|fct)_') order by all"
+        ).fetchall()
+    return [name for (name,) in rows]
+
+
+def _read_commits(lake: Path) -> list[_Commit]:
+    commits = []
+    for path in sorted(lake.glob("commits/*/*.json")):
+        if path.name.startswith("."):
+            continue
+        try:
+            commit = json.loads(path.read_text(encoding="utf-8"))
+            directory = lake.resolve() / commit["directory"]
+            commits.append(
+                _Commit(
+                    extraction_id=commit["extraction_id"],
+                    schema_version=commit["schema_version"],
+                    files={
+                        table: directory / file["path"] for table, file in commit["files"].items() if file["rows"] > 0
+                    },
+                )
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"the commit {path} cannot be read ({error!r}); extract the checkpoint again") from error
+        if commits[-1].schema_version > SCHEMA_VERSION:
+            raise UserError(f"the commit {path} was written by a newer timecourse; update this one")
+    if not commits:
+        raise UserError(f"no checkpoint is committed in {lake}; extract one first")
+    return commits
+
+
+def _variables(
+    commits: Sequence[_Commit], seen: frozenset[str], theta: str, complete_series: Sequence[str]
+) -> dict[str, Any]:
+    """The dbt variables; dbt_project.yml says what each means."""
+    raw_files: dict[str, dict[int, list[str]]] = {}
+    for commit in commits:
+        for table, path in commit.files.items():
+            if table in _READ_ONCE and commit.extraction_id in seen:
+                continue
+            raw_files.setdefault(table, {}).setdefault(commit.schema_version, []).append(_literal_path(path))
+    return {
+        "theta": theta,
+        "raw_files": raw_files,
+        "committed_extractions": [commit.extraction_id for commit in commits],
+        "complete_series": list(complete_series),
+    }
+
+
+def _literal_path(path: Path) -> str:
+    """The path so that DuckDB sees no pattern in it, whatever the lake's directory is called."""
+    return re.sub(r"[*?\[]", lambda match: f"[{match.group()}]", str(path))
+
+
+def _decimal_text(theta: str) -> str:
+    """Theta as SQL reads a decimal: digits, a point, digits."""
+    try:
+        value = Decimal(theta)
+    except InvalidOperation as error:
+        raise UsageError(f"theta must be a decimal such as 0.1, not {theta!r}") from error
+    if not (value.is_finite() and 0 < value < 1):
+        raise UsageError(f"theta must lie between 0 and 1, not {theta!r}")
+    return f"{value.normalize():f}"
+
+
+def _fingerprint(theta: str) -> str:
+    """Hash of everything but the raw files that decides what the build database holds."""
+    digest = hashlib.sha256()
+    for room in ("models", "dbt_project"):
+        for path in sorted((PACKAGE / room).rglob("*")):
+            if path.suffix in (".sql", ".yml"):
+                content = path.read_bytes()
+                digest.update(f"{room}/{path.relative_to(PACKAGE / room)}:{len(content)}:".encode())
+                digest.update(content)
+    for package in ("dbt-core", "dbt-duckdb", "duckdb"):
+        digest.update(f"{package}=={version(package)};".encode())
+    digest.update(f"theta={theta}".encode())
+    return digest.hexdigest()
+
+
+def _create(database: Path, fingerprint: str) -> None:
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("create table build_fingerprint as select ? as fingerprint", [fingerprint])
+
+
+def _built_extractions(database: Path, fingerprint: str) -> frozenset[str] | None:
+    """Extractions whose attributions the database holds; None where it is missing, damaged or out of date."""
+    if not database.exists():
+        return None
+    try:
+        with duckdb.connect(str(database), read_only=True) as connection:
+            if connection.execute("select fingerprint from build_fingerprint").fetchall() != [(fingerprint,)]:
+                return None
+            tables = connection.execute(
+                "select 1 from duckdb_tables() where table_name = 'int_component_activities'"
+            ).fetchall()
+            if not tables:
+                return frozenset()
+            rows = connection.execute("select distinct extraction_id from int_component_activities").fetchall()
+    except duckdb.Error as error:
+        if "lock" in str(error):
+            raise UserError(f"another process has {database} open; wait until it is done") from error
+        return None
+    return frozenset(extraction_id for (extraction_id,) in rows)
+
+
+def _remove(database: Path) -> None:
+    for path in (database, database.with_name(f"{database.name}.wal")):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(database.with_name(f"{database.name}.tmp"), ignore_errors=True)
+
+
+def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any]) -> list[Any]:
+    """Run `dbt build` without unit tests; returns dbt's results, one per model and data test that was reached.
+
+    Raises UserError where a model fails, _DamagedDatabase where it is the database file's fault.
+    """
+    # dbt takes seconds to import, and is needed only here.
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+
+    arguments = ["build", "--exclude-resource-type", "unit_test", "--no-send-anonymous-usage-stats"]
+    for option, path in (
+        ("--project-dir", PACKAGE / "dbt_project"),
+        ("--profiles-dir", PACKAGE / "dbt_project"),
+        ("--target-path", build / "dbt"),
+        ("--log-path", build / "dbt"),
+    ):
+        arguments += [option, str(path)]
+    arguments += ["--quiet", "--log-level", "none", "--log-level-file", "none"]
+    try:
+        with _environment(TIMECOURSE_BUILD_DATABASE=str(database)):
+            outcome = dbtRunner().invoke(arguments, vars=dict(variables))
+    finally:
+        DuckDBConnectionManager.close_all_connections()
+    results = list(getattr(outcome.result, "results", None) or [])
+    for result in results:
+        if str(result.status) == "error":
+            _raise_failure(f"the model {result.node.name} failed", result.message)
+    if outcome.exception is not None:
+        _raise_failure("dbt failed", str(outcome.exception))
+    return results
+
+
+def _raise_failure(what: str, message: str | None) -> None:
+    text = " ".join((message or "no message").split())
+    if _DAMAGE.search(text):
+        raise _DamagedDatabase(text)
+    raise UserError(f"{what}: {text[:500]}")
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _check_results(results: Sequence[Any], database: Path) -> Iterator[CheckResult]:
+    for result in results:
+        if result.node.resource_type != "test" or str(result.status) == "skipped":
+            continue
+        count = int(result.failures or 0)
+        yield CheckResult(
+            check_id=result.node.name,
+            home="dbt",
+            stage="warehouse",
+            table_name=_table_name(result.node),
+            rule=_rule(result.node),
+            severity="warn" if result.node.config.severity.lower() == "warn" else "fail",
+            result=str(result.status),  # type: ignore[arg-type]  # dbt's words are ours: pass, warn, fail
+            observed=f"{count} failing rows",
+            failing_row_count=count,
+            failing_rows=_failing_rows(database, result.node.compiled_code) if count else "[]",
+        )
+
+
+def _table_name(node: Any) -> str:
+    """The model that a generic test stands beside; for a singular test the first mart that it reads, else the first model."""
+    if attached := getattr(node, "attached_node", None):
+        return str(attached).split(".")[-1]
+    names = [str(model).split(".")[-1] for model in node.depends_on.nodes]
+    return next((name for name in names if name.startswith("fct_")), names[0])
+
+
+def _rule(node: Any) -> str:
+    """A generic test as `name(arguments)`, a singular test as its description."""
+    metadata = getattr(node, "test_metadata", None)
+    if metadata is None:
+        return str(node.description).strip()
+    arguments = [_argument(value) for name, value in metadata.kwargs.items() if name != "model"]
+    return f"{metadata.name}({', '.join(arguments)})"
+
+
+def _argument(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return re.sub(r"^ref\('(.+)'\)$", r"\1", str(value))
+
+
+def _failing_rows(database: Path, sql: str) -> str:
+    with duckdb.connect(str(database), read_only=True) as connection:
+        rows = connection.sql(sql).limit(SAMPLE_ROWS)
+        return json.dumps([dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()], default=str)

@@ -1,0 +1,321 @@
+"""The command line."""
+
+import errno
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from timecourse.errors import GateError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from timecourse.checks import CheckResult
+    from timecourse.config import Settings
+    from timecourse.lake import Lake
+    from timecourse.refresh import Outcome
+
+app = typer.Typer(
+    help="How knowledge forms inside language models while they are trained.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+class OutputFormat(StrEnum):
+    """How rows are printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+SettingsFile = Annotated[
+    Path | None, typer.Option("--settings", help="Settings file; timecourse.toml here by default.")
+]
+Checkpoints = Annotated[Path | None, typer.Option(help="Directory of checkpoints, one subdirectory each.")]
+SeriesName = Annotated[str | None, typer.Option("--series", help="Name of the series; the directory's by default.")]
+Complete = Annotated[
+    bool | None, typer.Option("--complete/--growing", help="Whether the series has its last checkpoint.")
+]
+FactsDirectory = Annotated[Path | None, typer.Option("--facts", help="Directory of relations (LRE JSON files).")]
+RelationNames = Annotated[list[str] | None, typer.Option("--relation", help="Only this relation; may be said again.")]
+Tau = Annotated[list[str] | None, typer.Option(help="Route threshold: a number or 5x; may be said again.")]
+Norm = Annotated[str | None, typer.Option(help="Norm of proximities: l1 or l2.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+Theta = Annotated[str | None, typer.Option(help="Role threshold on activity rates.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
+BatchSize = Annotated[int | None, typer.Option(help="Prompts per forward pass.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of the model; 0 chooses by the model's size.")]
+LakeDirectory = Annotated[Path | None, typer.Option("--lake", help="Directory of the lake.")]
+Format = Annotated[OutputFormat, typer.Option("--format", help="How rows are printed.")]
+Output = Annotated[Path | None, typer.Option(help="File to write to.")]
+
+
+_SETTINGS = {
+    "checkpoints": ("series", "checkpoints"),
+    "series": ("series", "name"),
+    "complete": ("series", "complete"),
+    "facts": ("facts", "directory"),
+    "relation": ("facts", "relations"),
+    "tau": ("measurement", "tau"),
+    "norm": ("measurement", "norm"),
+    "dtype": ("measurement", "dtype"),
+    "theta": ("roles", "theta"),
+    "device": ("machine", "device"),
+    "batch_size": ("machine", "batch_size"),
+    "threads": ("machine", "threads"),
+    "lake": ("lake", "directory"),
+}
+"""Which setting each flag overrides: (section, key)."""
+
+
+def _settings(context: typer.Context) -> "Settings":
+    """The settings file with this command's flags laid over it."""
+    from timecourse.config import load_settings
+
+    file = context.params["settings"]
+    flags = {_SETTINGS[name]: value for name, value in context.params.items() if name in _SETTINGS}
+    return load_settings(None if file is None else Path(file), flags)
+
+
+def _lake(context: typer.Context) -> "Lake":
+    from timecourse.lake import Lake
+
+    return Lake(_settings(context).lake.directory)
+
+
+@app.command()
+def demo(
+    small: Annotated[bool, typer.Option("--small", help="Fewer facts and training steps.")] = False,
+    directory: Annotated[Path, typer.Option(help="Where checkpoints, facts and lake are written.")] = Path("demo"),
+) -> None:
+    """Pre-train a tiny OLMo on real facts, and take its checkpoints the whole way to the report."""
+    from timecourse.config import Facts, Settings
+    from timecourse.extract.checkpoints.tiny_olmo import is_pretrained, pretrain
+    from timecourse.refresh import progress_bar, refresh
+
+    checkpoints, facts, relations = directory / "checkpoints", directory / "facts", Facts().directory
+    if not is_pretrained(checkpoints, relations, facts, small=small):
+        with progress_bar(console, "training steps") as at:
+            pretrain(checkpoints, relations, facts, small=small, progress=at)
+    settings = Settings.model_validate(
+        {
+            "series": {"checkpoints": checkpoints, "name": "tiny-olmo", "complete": True},
+            "facts": {"directory": facts},
+            "measurement": {"tau": "5x"},
+            "lake": {"directory": directory / "lake"},
+        }
+    )
+    _tell(refresh(settings, console))
+
+
+@app.command("refresh")
+def refresh_command(
+    context: typer.Context,
+    settings: SettingsFile = None,
+    checkpoints: Checkpoints = None,
+    series: SeriesName = None,
+    complete: Complete = None,
+    facts: FactsDirectory = None,
+    relation: RelationNames = None,
+    tau: Tau = None,
+    norm: Norm = None,
+    dtype: Dtype = None,
+    theta: Theta = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    threads: Threads = None,
+    lake: LakeDirectory = None,
+) -> None:
+    """Extract what is new or changed, build, check and release; does nothing where nothing changed."""
+    from timecourse.refresh import refresh
+
+    _tell(refresh(_settings(context), console))
+
+
+@app.command()
+def extract(
+    context: typer.Context,
+    settings: SettingsFile = None,
+    checkpoints: Checkpoints = None,
+    series: SeriesName = None,
+    complete: Complete = None,
+    facts: FactsDirectory = None,
+    relation: RelationNames = None,
+    tau: Tau = None,
+    norm: Norm = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    threads: Threads = None,
+    lake: LakeDirectory = None,
+) -> None:
+    """Extract, check and commit the checkpoints that are new or changed; build nothing."""
+    from timecourse.refresh import refresh
+
+    _tell(refresh(_settings(context), console, do_release=False))
+
+
+@app.command()
+def build(
+    context: typer.Context, settings: SettingsFile = None, theta: Theta = None, lake: LakeDirectory = None
+) -> None:
+    """Build the warehouse from what is committed, check it and release it."""
+    from timecourse.refresh import refresh
+
+    _tell(refresh(_settings(context), console, do_extract=False))
+
+
+@app.command()
+def check(context: typer.Context, settings: SettingsFile = None, lake: LakeDirectory = None) -> None:
+    """Run the gates again: over every committed extraction and over the current release."""
+    from timecourse.refresh import check_again
+
+    results = check_again(_lake(context))
+    _show_checks([result for result in results if result.result != "pass"], console)
+    passed = sum(result.result == "pass" for result in results)
+    console.print(f"{passed} of {len(results)} checks passed")
+    if any(result.result == "fail" for result in results):
+        raise typer.Exit(GateError.exit_code)
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    settings: SettingsFile = None,
+    lake: LakeDirectory = None,
+    output: Annotated[Path, typer.Option(help="Folder to write the report to.")] = Path("report"),
+) -> None:
+    """Render the report of the current release into a folder of its own."""
+    from timecourse.release import render_report
+
+    render_report(_lake(context), output)
+    console.print(f"report: {escape(str(output / 'index.html'))}")
+
+
+@app.command()
+def status(context: typer.Context, settings: SettingsFile = None, lake: LakeDirectory = None) -> None:
+    """What the lake holds: committed checkpoints, the current release and what it says."""
+    from timecourse.summary import findings
+
+    opened = _lake(context)
+    commits = opened.commits()
+    console.print(
+        f"lake {escape(str(opened.root))}: {len(commits)} committed checkpoint{'' if len(commits) == 1 else 's'}"
+    )
+    for commit in commits:
+        console.print(
+            f"  {escape(commit.checkpoint_id)}  {commit.extraction_id[:12]}  {commit.content['committed_at']}"
+        )
+    release = opened.current_release()
+    console.print(f"current release: {escape(release.name)}")
+    for line in findings(release):
+        console.print(escape(line))
+
+
+@app.command()
+def withdraw(
+    context: typer.Context,
+    checkpoint: Annotated[str, typer.Argument(help="<series>/<checkpoint>, as `timecourse status` lists it.")],
+    settings: SettingsFile = None,
+    lake: LakeDirectory = None,
+) -> None:
+    """Take a committed checkpoint out of the lake; the next build or refresh no longer holds it."""
+    opened = _lake(context)
+    with opened.locked():
+        opened.withdraw(checkpoint)
+    console.print(f"withdrawn: {escape(checkpoint)}")
+
+
+@app.command()
+def sql(
+    context: typer.Context,
+    statement: Annotated[str, typer.Argument(help="One SQL statement on the marts of the current release.")],
+    settings: SettingsFile = None,
+    lake: LakeDirectory = None,
+    format: Format = OutputFormat.table,
+    output: Output = None,
+) -> None:
+    """Query the current release, opened read-only."""
+    from timecourse.query import query, show
+
+    show(query(_lake(context), statement), format.value, output, console)
+
+
+@app.command()
+def history(
+    context: typer.Context,
+    component: Annotated[str, typer.Argument(help="L3H5 for layer 3's head 5, L3F for layer 3's FFN.")],
+    settings: SettingsFile = None,
+    lake: LakeDirectory = None,
+    format: Format = OutputFormat.table,
+    output: Output = None,
+) -> None:
+    """One component's roles at every checkpoint."""
+    from timecourse.query import history as component_history
+    from timecourse.query import show
+
+    show(component_history(_lake(context), component), format.value, output, console)
+
+
+def _tell(outcome: "Outcome") -> None:
+    """What a run did, what was found, and where to look."""
+    from timecourse.summary import findings
+
+    if outcome.extracted:
+        console.print(f"extracted {len(outcome.extracted)} of {outcome.committed} committed checkpoints")
+    if outcome.release is None:
+        return
+    if not outcome.extracted and not outcome.published:
+        console.print("nothing to do: every checkpoint is committed, and the release is made from them")
+    for line in findings(outcome.release):
+        console.print(escape(line))
+    if outcome.seconds:
+        console.print("time: " + ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in outcome.seconds.items()))
+    folder = outcome.release.parent.parent / "current"
+    console.print(f"warehouse: {escape(str(folder / 'warehouse.duckdb'))}", soft_wrap=True)
+    console.print(f"report: {escape(str(folder / 'site' / 'index.html'))}", soft_wrap=True)
+
+
+def _show_checks(checks: "Sequence[CheckResult]", target: Console) -> None:
+    for result in checks:
+        where = f" of {result.checkpoint_id}" if result.checkpoint_id else ""
+        target.print(
+            escape(f"{result.result}: {result.table_name}{where}: {result.rule} (observed: {result.observed})"),
+            soft_wrap=True,
+        )
+        if result.failing_rows:
+            target.print(escape(f"  failing rows ({result.failing_row_count}): {result.failing_rows}"), soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one line and an exit code; tracebacks are for bugs."""
+    try:
+        app()
+    except UserError as error:
+        if isinstance(error, GateError):
+            _show_checks(error.failed, errors)
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        hint = "; free some space, then run it again" if error.errno == errno.ENOSPC else ""
+        where = f": {error.filename}" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}{hint}", UserError.exit_code)
+
+
+def _fail(message: str, code: int) -> None:
+    errors.print(f"error: {escape(' '.join(message.split()))}", soft_wrap=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Asking the current release: SQL, opened read-only, as a table or as data."""
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import duckdb
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from timecourse.errors import UsageError, UserError
+from timecourse.lake import Lake
+
+if TYPE_CHECKING:
+    import polars
+
+Format = Literal["table", "csv", "json", "parquet"]
+
+
+def query(lake: Lake, sql: str, parameters: list[str] | None = None) -> "polars.DataFrame":
+    """The result of one statement on the current release. Raises UserError with the database's message, one line."""
+    release = lake.current_release() / "warehouse.duckdb"
+    try:
+        with duckdb.connect(str(release), read_only=True) as connection:
+            relation = connection.sql(sql, params=parameters)
+            if relation is None:
+                raise UsageError("the statement returns no rows; say a select")
+            rows: polars.DataFrame = relation.pl()
+            return rows
+    except duckdb.Error as error:
+        raise UserError(f"the query failed: {' '.join(str(error).split())}") from error
+
+
+def history(lake: Lake, component: str) -> "polars.DataFrame":
+    """One component's roles over training. Raises UserError for a name that is none or that no release holds."""
+    if not re.fullmatch(r"L\d+(H\d+|F)", component):
+        raise UsageError(f"{component!r} is no component; say L3H5 (layer 3, head 5) or L3F (layer 3's FFN)")
+    rows = query(
+        lake,
+        """
+        select
+            series_id, tau_id, checkpoint_name as checkpoint, step, primary_role, has_changed,
+            round(rate_all, 3) as rate_all, round(rate_entity, 3) as rate_entity,
+            round(rate_relation_max, 3) as rate_relation_max, relation_max_id as relation,
+            relation_answer_count, fact_answer_count
+        from fct_component_histories
+        join dim_checkpoints using (series_id, setting_id, checkpoint_id)
+        where component_id = ?
+        order by series_id, setting_id, tau_id, checkpoint_index
+        """,
+        [component],
+    )
+    if rows.is_empty():
+        raise UserError(f"the current release holds no component {component!r}")
+    return rows
+
+
+def show(rows: "polars.DataFrame", kind: Format, output: Path | None, console: Console) -> None:
+    """Print rows, or write them to `output`. Parquet needs an output unless it is piped on."""
+    if kind == "table" and output is None:
+        table = Table(*rows.columns, box=box.SIMPLE_HEAD)
+        for row in rows.iter_rows():
+            table.add_row(*("" if value is None else _cell(value) for value in row))
+        console.print(table, soft_wrap=not console.is_terminal)
+        console.print(f"{rows.height} row{'' if rows.height == 1 else 's'}", highlight=False)
+        return
+    if kind == "parquet" and output is None and sys.stdout.isatty():
+        raise UsageError("parquet is not for the terminal; say --output FILE, or pipe it on")
+    target = sys.stdout.buffer if output is None else output
+    if kind == "parquet":
+        rows.write_parquet(target)
+    elif kind == "json":
+        rows.write_json(target)  # type: ignore[arg-type]  # its annotation is narrower than what it takes
+    elif kind == "csv":
+        rows.write_csv(target)
+    else:
+        raise UsageError("--output needs --format csv, json or parquet")
+
+
+def _cell(value: object) -> str:
+    from rich.markup import escape
+
+    return escape(f"{value:.6g}" if isinstance(value, float) else str(value))

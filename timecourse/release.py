@@ -1,0 +1,180 @@
+"""Publishing: the marts of the build database become an immutable release, and `current` points at it atomically."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+import timecourse
+from timecourse.build import marts
+from timecourse.checks import CheckResult
+from timecourse.errors import GateError, UserError
+from timecourse.lake import Commit, Lake, sha256_of, sync, sync_tree
+
+_CODE = ("models", "dbt_project", "expectations", "reports")
+
+
+def input_sha256(lake: Lake, commits: Sequence[Commit], theta: str) -> str:
+    """Hash of everything a release depends on: what is committed, how roles are decided, and the code."""
+    package = Path(timecourse.__file__).parent
+    code = {
+        str(file.relative_to(package)): sha256_of(file)
+        for room in _CODE
+        for file in sorted((package / room).rglob("*"))
+        if file.is_file() and file.suffix in {".sql", ".yml", ".py", ".html", ".css", ".js", ".csv", ".j2", ".jinja"}
+    }
+    content = {
+        "commits": sorted((commit.checkpoint_id, commit.extraction_id) for commit in commits),
+        "theta": theta,
+        "complete_series": lake.complete_series(),
+        "code": code,
+        "versions": _versions(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def is_current(lake: Lake, commits: Sequence[Commit], theta: str) -> bool:
+    """Whether the current release was made from exactly this."""
+    manifest = lake.root / "current" / "release.json"
+    if not manifest.is_file():
+        return False
+    return bool(json.loads(manifest.read_text(encoding="utf-8"))["input_sha256"] == input_sha256(lake, commits, theta))
+
+
+def publish(lake: Lake, theta: str, warehouse_checks: Sequence[CheckResult]) -> Path:
+    """Make a release from the build database and switch `current` to it; returns its folder.
+
+    Marts are written by CTAS into a new file (no view, no write-ahead log), gated, copied to parquet, rendered. Raises
+    GateError, with the last release kept, when a check of severity `fail` fails.
+    """
+    from timecourse.expectations.gate import gate_release
+    from timecourse.reports.site import render_site
+
+    commits = lake.commits()
+    inputs = input_sha256(lake, commits, theta)
+    release_id = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{inputs[:8]}"
+    previous = lake.current_release() / "warehouse.duckdb" if (lake.root / "current").is_symlink() else None
+    with lake.incoming() as folder:
+        warehouse = folder / "warehouse.duckdb"
+        rows = _copy_marts(lake.build / "warehouse.duckdb", warehouse)
+        release_checks = gate_release(warehouse, previous)
+        raise_if_failed("the release", release_checks)
+        raw_checks = [check for commit in commits for check in commit.checks]
+        rows["fct_check_results"] = _write_checks(warehouse, [*raw_checks, *release_checks, *warehouse_checks])
+        _write_parquet(warehouse, folder / "marts")
+        render_site(warehouse, folder / "site")
+        manifest = {
+            "release_id": release_id,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "input_sha256": inputs,
+            "settings": {"theta": theta, "complete_series": lake.complete_series()},
+            "extractions": {commit.checkpoint_id: commit.extraction_id for commit in commits},
+            "reference_checkpoints": _references(warehouse),
+            "versions": _versions(),
+            "rows": rows,
+            "files": {
+                str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+                for file in sorted(folder.rglob("*"))
+                if file.is_file()
+            },
+        }
+        (folder / "release.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+        sync_tree(folder)
+        place = lake.releases / release_id
+        folder.rename(place)
+    sync(lake.releases)
+    _point_current_at(lake, place)
+    return place
+
+
+def render_report(lake: Lake, output: Path) -> None:
+    """Render the current release's report into `output`. Raises UserError where `output` holds something else."""
+    from timecourse.reports.site import render_site
+
+    release = lake.current_release()
+    if output.exists() and not (output / "index.html").is_file() and any(output.iterdir()):
+        raise UserError(f"the folder {str(output)!r} holds something else than a report; name an empty one")
+    render_site(release / "warehouse.duckdb", output)
+
+
+def raise_if_failed(what: str, checks: Sequence[CheckResult]) -> None:
+    """Raise GateError, with the failed checks, when one of severity `fail` failed."""
+    if failed := [check for check in checks if check.result == "fail"]:
+        first = failed[0]
+        raise GateError(
+            f"{what} failed {len(failed)} of {len(checks)} checks, first {first.check_id}: {first.rule} "
+            f"({first.failing_row_count} failing rows)",
+            failed,
+        )
+
+
+def _copy_marts(build: Path, warehouse: Path) -> dict[str, int]:
+    rows = {}
+    with duckdb.connect(str(warehouse)) as connection:
+        connection.execute(f"attach {_literal(build)} as build (read_only)")
+        for name in marts(build):
+            connection.execute(f'create table "{name}" as from build.main."{name}"')
+            rows[name] = _count(connection, name)
+        connection.execute("detach build")
+        connection.execute("checkpoint")
+    return rows
+
+
+def _write_checks(warehouse: Path, checks: Sequence[CheckResult]) -> int:
+    columns = ", ".join(
+        f"{field.name} {'bigint' if field.name == 'failing_row_count' else 'varchar'}" for field in fields(CheckResult)
+    )
+    with duckdb.connect(str(warehouse)) as connection:
+        connection.execute(f"create table fct_check_results ({columns})")
+        marks = ", ".join("?" for _ in fields(CheckResult))
+        if checks:
+            connection.executemany(
+                f"insert into fct_check_results values ({marks})", [astuple(check) for check in checks]
+            )
+        connection.execute("checkpoint")
+    return len(checks)
+
+
+def _write_parquet(warehouse: Path, folder: Path) -> None:
+    folder.mkdir()
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        names = [name for (name,) in connection.execute("select table_name from duckdb_tables() order by 1").fetchall()]
+        for name in names:
+            connection.execute(
+                f'copy "{name}" to {_literal(folder / f"{name}.parquet")} (format parquet, compression zstd)'
+            )
+
+
+def _references(warehouse: Path) -> dict[str, str]:
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        query = "select distinct series_id, reference_checkpoint_id from dim_checkpoints order by all"
+        return dict(connection.execute(query).fetchall())
+
+
+def _point_current_at(lake: Lake, place: Path) -> None:
+    beside = lake.root / ".current.new"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(Path("releases") / place.name)
+    beside.replace(lake.root / "current")
+    sync(lake.root)
+
+
+def _versions() -> dict[str, str]:
+    names = ("timecourse", "dbt-core", "dbt-duckdb", "duckdb", "great-expectations", "altair", "polars", "pyarrow")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    row: Any = connection.execute(f'select count(*) from "{table}"').fetchone()
+    return int(row[0])
+
+
+def _literal(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
