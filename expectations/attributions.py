@@ -82,7 +82,7 @@ RULES = (
         "peak_is_the_largest_term",
         "score lies between peak and edges × peak (shown: the worse of the two ratios)",
         _ACTIVE,
-        "greatest(peak / score, score / (edges * peak))",
+        "if(least(score, peak, edges) > 0, greatest(peak / score, score / (edges * peak)), null)",
         (*KEY, "score", "peak", "edges"),
         maximum=1 + SPLIT_TOLERANCE,
     ),

@@ -50,7 +50,7 @@ RULES = (
         "layers, heads, width, vocabulary and parameters are above 0, and key-value heads divide heads",
         "checkpoint",
         """least(layer_count, kv_head_count, hidden_size, vocabulary_size, parameter_count) > 0
-           and head_count > 0 and head_count % kv_head_count = 0""",
+           and head_count > 0 and head_count % nullif(kv_head_count, 0) = 0""",
         (*KEY, "layer_count", "head_count", "kv_head_count", "hidden_size", "vocabulary_size", "parameter_count"),
     ),
     holds(

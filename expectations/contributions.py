@@ -28,7 +28,13 @@ _POSITIONS = """(
 )"""
 
 _SUMS = """(
-    select prompt_id, position, layer, sum_name, sum(c_direct) as total, count_if(c_direct <> 0) as part_count
+    select
+        prompt_id,
+        position,
+        layer,
+        sum_name,
+        sum(c_direct) as total,
+        count(*) filter (where c_direct <> 0) as part_count
     from contributions
     inner join parts using (component_id)
     group by all

@@ -56,7 +56,12 @@ _COMPONENTS = """
     union all
     select 'L' || layer || 'RA', layer, true, 'attention' from layers
     union all
-    select 'L' || layer || 'RF', layer, true, 'ffn' from layers where is_sequential;
+    select 'L' || layer || 'RF', layer, true, 'ffn' from layers where is_sequential
+    union all
+    -- What is left of an attention bias, where the model has one: then everywhere.
+    select distinct component_id, layer, false, 'attention'
+    from contributions
+    inner join layers on contributions.component_id = 'L' || layer || 'BA';
 """
 
 
@@ -127,8 +132,8 @@ _FILES = pa.schema({"file": pa.string(), "error": pa.string()})
 
 
 def _checkpoint_id(connection: duckdb.DuckDBPyConnection) -> str | None:
-    row = connection.execute("select min(checkpoint_id) from checkpoint").fetchone()
-    return None if row is None else row[0]
+    ((checkpoint_id,),) = connection.execute("select min(checkpoint_id) from checkpoint").fetchall()
+    return None if checkpoint_id is None else str(checkpoint_id)
 
 
 def _literal(path: Path) -> str:

@@ -37,8 +37,8 @@ ACCURACY_RISE = 0.6
 """Warn. Early in training accuracy may well double from one checkpoint to the next, but not appear from nowhere."""
 
 TURNOVER_CHANGE = 0.5
-"""Warn. Turnover follows the distance between checkpoints and drifts slowly; a jump by half says that two neighbours
-are not neighbours in training."""
+"""Warn. Turnover follows the distance between checkpoints and drifts slowly; the tiny model's moves by up to 0.35
+from one transition to the next while it starts to learn. A jump by half says that two neighbours are no neighbours."""
 
 TURNOVER_COMPONENTS = 10
 """Turnover of fewer components is not compared: each of them would move it by more than 0.1."""

@@ -19,9 +19,9 @@ _PROMPTS = """(
     select
         prompt_id,
         count(position) as token_count,
-        count_if(span_role = 'subject') as subject_count,
-        count_if(span_role = 'answer') as answer_count,
-        count_if(is_answer_predicting) as predicting_count
+        count(*) filter (where span_role = 'subject') as subject_count,
+        count(*) filter (where span_role = 'answer') as answer_count,
+        count(*) filter (where is_answer_predicting) as predicting_count
     from prompts
     left join prompt_tokens using (prompt_id)
     group by prompt_id

@@ -201,13 +201,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             """,
             (*_SETTING, "checkpoint_id"),
         ),
-        Rule(
+        holds(
             "accuracies_are_shares",
-            "accuracies are in [0, 1] (shown: the one farthest from 1/2)",
+            "accuracies are in [0, 1]",
             "fct_relation_accuracies",
-            f"0.5 + greatest({', '.join(f'abs({name} - 0.5)' for name in _ACCURACIES)})",
+            " and ".join(f"{name} between 0 and 1" for name in _ACCURACIES),
             (*_ACCURACY_KEY, *_ACCURACIES),
-            maximum=1,
         ),
         holds(
             "intervals_hold_their_accuracy",

@@ -4,7 +4,8 @@
 2. Great Expectations judges the two extremes of every rule of a table: one suite, one frame of two rows.
 3. Where a rule is broken, the first rows that break it are fetched with their keys.
 
-A number that is missing or not finite counts as infinite, so that it breaks every upper bound.
+A number that is missing or not finite counts as infinitely far beyond the bound, so that it breaks every rule. Dividing
+by zero is an error in DuckDB and would take the other rules of the same rows with it: rules guard their divisors.
 """
 
 import json
@@ -51,16 +52,16 @@ class Rule:
     def number(self) -> str:
         """SQL of the number that is compared."""
         value = f"({self.value})::double"
-        return f"case when isfinite({value}) then {value} else 'infinity'::double end"
+        beyond = "-infinity" if self.maximum is None else "infinity"
+        return f"case when isfinite({value}) then {value} else '{beyond}'::double end"
 
-    @property
-    def is_broken(self) -> str:
-        """SQL condition of a row out of bounds."""
+    def is_broken(self, number: str) -> str:
+        """SQL condition of a number out of bounds."""
         broken = []
         if self.minimum is not None:
-            broken.append(f"{self.number} {'<=' if self.exclude_minimum else '<'} {self.minimum!r}")
+            broken.append(f"{number} {'<=' if self.exclude_minimum else '<'} {self.minimum!r}")
         if self.maximum is not None:
-            broken.append(f"{self.number} {'>=' if self.exclude_maximum else '>'} {self.maximum!r}")
+            broken.append(f"{number} {'>=' if self.exclude_maximum else '>'} {self.maximum!r}")
         return " or ".join(broken)
 
 
@@ -124,9 +125,12 @@ def _extremes(
     connection: duckdb.DuckDBPyConnection, rows: str, rules: Sequence[Rule]
 ) -> dict[str, tuple[float, float, int]]:
     """Smallest number, largest number and count of broken rows by rule; NaN, NaN, 0 where there are no rows."""
-    columns = ", ".join(f"min({rule.number}), max({rule.number}), count_if({rule.is_broken})" for rule in rules)
-    found = connection.execute(f"select {columns} from {rows}").fetchone()
-    assert found is not None
+    numbers = ", ".join(f"{rule.number} as number_{index}" for index, rule in enumerate(rules))
+    columns = ", ".join(
+        f"min(number_{index}), max(number_{index}), count(*) filter (where {rule.is_broken(f'number_{index}')})"
+        for index, rule in enumerate(rules)
+    )
+    (found,) = connection.execute(f"select {columns} from (select {numbers} from {rows})").fetchall()
     return {
         rule.rule_id: (
             math.nan if found[3 * index] is None else found[3 * index],
@@ -141,7 +145,7 @@ def _failing_rows(connection: duckdb.DuckDBPyConnection, rule: Rule) -> list[dic
     query = f"""
         select {", ".join(rule.show if rule.is_condition else (*rule.show, f"{rule.number} as found"))}
         from {rule.rows}
-        where {rule.is_broken}
+        where {rule.is_broken(rule.number)}
         order by {", ".join(rule.show)}
         limit {FAILING_ROWS}
     """

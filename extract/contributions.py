@@ -129,13 +129,13 @@ def _shares(
     whole_norm = _norm(whole, norm)
 
     def proximity(part: Tensor) -> Tensor:
-        return whole_norm - _distance(whole - part, norm)
+        return _proximity(whole, whole - part, norm)
 
     by_head = None
     if heads is not None:
         pattern, value_output, attendable = heads
         # what the query cannot attend to is no part at all: it gets neither a share nor an ε
-        by_head = _head_proximities(whole, whole_norm, pattern, value_output, norm)
+        by_head = _head_proximities(whole, pattern, value_output, norm)
         by_head = by_head.masked_fill(~attendable[..., None], -torch.inf)
     parts = [
         proximity(residual),
@@ -160,7 +160,7 @@ def _shares(
     )
 
 
-def _head_proximities(whole: Tensor, whole_norm: Tensor, pattern: Tensor, value_output: Tensor, norm: Norm) -> Tensor:
+def _head_proximities(whole: Tensor, pattern: Tensor, value_output: Tensor, norm: Norm) -> Tensor:
     """‖y‖ − ‖y − a·vW_O‖ for every [query, key, head]: [B, n, n, H]. Keys after the query are left at −∞.
 
     The parts [B, query, key, H, d] exist one block of queries at a time, for keys up to the block's last query.
@@ -180,13 +180,20 @@ def _head_proximities(whole: Tensor, whole_norm: Tensor, pattern: Tensor, value_
                 value_output[block, None, :last],
                 value=-1,
             )
-            proximities[block, first:last, :last] = whole_norm[block, first:last, None, None] - _distance(left, norm)
+            proximities[block, first:last, :last] = _proximity(whole[block, first:last, None, None], left, norm)
     return proximities
 
 
-def _distance(difference: Tensor, norm: Norm) -> Tensor:
-    """‖y − p‖, given y − p. The published pipeline adds 1e-6 to every coordinate here, its library's default."""
-    return _norm(difference, norm)
+def _proximity(whole: Tensor, left: Tensor, norm: Norm) -> Tensor:
+    """‖y‖ − ‖y − p‖, given y and what is left of it without the part, y − p; overwrites `left`.
+
+    Subtracted coordinate by coordinate, because the difference of two float32 norms keeps few digits. The published
+    pipeline adds 1e-6 to every coordinate of y − p, its library's default; that is not done here.
+    """
+    if norm == "l1":
+        return left.abs_().neg_().add_(whole.abs()).sum(-1)
+    squares = ((whole - left) * (whole + left)).sum(-1)
+    return squares / (_norm(whole, norm) + _norm(left, norm)).clamp(min=torch.finfo(squares.dtype).tiny)
 
 
 def _norm(vectors: Tensor, norm: Norm) -> Tensor:

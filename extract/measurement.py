@@ -153,19 +153,20 @@ class Measurement:
     def _add_contributions(
         self, prompt_ids: "np.ndarray[Any, Any]", layers: Sequence[LayerContributions], rows: Tensor, positions: Tensor
     ) -> None:
-        width = len(self.model.component_ids)
         at = (rows, positions)
-        values, norms = [], []
+        shares: list[Tensor] = []
+        norms: dict[int, Tensor] = {}
         for layer in layers:
             assert layer.attention.heads is not None and layer.feed_forward.feed_forward is not None
-            values += [layer.attention.heads.sum(2)[at], layer.feed_forward.feed_forward[at][:, None]]
+            shares += [*layer.attention.heads.sum(2)[at].unbind(1), layer.feed_forward.feed_forward[at]]
         for layer in layers:
-            values += [layer.attention.residual[at][:, None], layer.feed_forward.residual[at][:, None]]
-            norms += [layer.attention.stream_norm[at], layer.feed_forward.stream_norm[at]]
-        direct = torch.cat(values, dim=1)
-        stream_norm = torch.cat(
-            [torch.full((len(rows), width), torch.nan, device=direct.device), torch.stack(norms, 1)], 1
-        )
+            for part in (layer.attention, layer.feed_forward):
+                norms[len(shares)] = part.stream_norm[at]
+                shares.append(part.residual[at])
+        shares += [layer.attention.bias[at] for layer in layers if layer.attention.bias is not None]
+        direct = torch.stack(shares, 1)
+        no_norm = torch.full_like(shares[0], torch.nan)
+        stream_norm = torch.stack([norms.get(index, no_norm) for index in range(len(shares))], 1)
         predicting, part_count = direct.shape
         self.contributions.add(
             prompt_id=np.repeat(prompt_ids[_numpy(rows)], part_count),
@@ -228,7 +229,12 @@ class Measurement:
         """Write the five tables below the checkpoint's; returns rows by table."""
         extraction_id = self.request.extraction_id
         names = self.model.component_ids
-        with_residuals = names + [f"L{layer}{kind}" for layer in range(self.model.layer_count) for kind in ("RA", "RF")]
+        layers = range(self.model.layer_count)
+        parts = (
+            names
+            + [f"L{layer}{kind}" for layer in layers for kind in ("RA", "RF")]
+            + [f"L{layer}BA" for layer in layers]
+        )
         attributions = self.attributions.joined(["tau_id", "prompt_id", "position", "component_id"])
         contributions = self.contributions.joined(["prompt_id", "position", "component_id"])
         predictions = self.predictions.joined(["prompt_id", "answer_token_index", "readout"])
@@ -245,7 +251,7 @@ class Measurement:
             },
             "contributions": {
                 **contributions,
-                "component_id": _named(contributions["component_id"], with_residuals),
+                "component_id": _named(contributions["component_id"], parts),
                 "stream_norm": _nullable(contributions["stream_norm"]),
             },
             "predictions": {**predictions, "top1_token": [top1[int(token)] for token in predictions["top1_token_id"]]},

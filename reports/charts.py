@@ -78,6 +78,13 @@ class TrainingAxis:
         """As `base`, with the positions of `from_checkpoint_index` beside them as `from_x_<mode>`."""
         return _looked_up(self.base(rows), self.rows, "from_checkpoint_index", "from_")
 
+    def band(self, chart: alt.Chart) -> alt.Chart:
+        """The mark of an interval over training: an area, or a line where there is one checkpoint only."""
+        marked: alt.Chart = (
+            chart.mark_area(opacity=0.15) if len(self.rows) > 1 else chart.mark_rule(opacity=0.4, strokeWidth=3)
+        )
+        return marked
+
     def x2(self) -> alt.X2:
         """The other end of an interval in the default mode."""
         return alt.X2(f"from_x_{self.default}")
@@ -86,9 +93,9 @@ class TrainingAxis:
 def training_axis(checkpoints: Sequence[Row]) -> TrainingAxis:
     """The axis of a series from its rows of dim_checkpoints with `label`, in order.
 
-    Steps (tokens) are offered where they only grow with the order; checkpoints without a step may follow at the end and
-    are drawn after the last step under their name. Where half of the steps lie in the first tenth, the logarithmic scale
-    is the default. Otherwise checkpoints stand in their order at equal distances.
+    Steps (tokens) are offered where they only grow with the order; checkpoints without a step may follow at the end
+    and are drawn after the last step under their name. Where half of the steps lie in the first tenth, the logarithmic
+    scale is the default. Otherwise checkpoints stand in their order at equal distances.
     """
     names = [row["label"] for row in checkpoints]
     rows: list[Row] = [
@@ -103,10 +110,11 @@ def training_axis(checkpoints: Sequence[Row]) -> TrainingAxis:
         values = [row[quantity] for row in checkpoints]
         known = [value for value in values if value is not None]
         if not known:
-            notes.append(f"No checkpoint states its {title.removeprefix('training ')}s." if quantity == "step"
-                         else "Training tokens are not known for this series.")  # fmt: skip
-        elif values[: len(known)] != known or any(earlier >= later for earlier, later in pairwise(known)):
-            notes.append(f"No axis by {title}: it does not grow from each checkpoint to the next, or is not always known.")
+            notes.append(f"No checkpoint states its {title}.")
+        elif values[: len(known)] != known:
+            notes.append(f"No axis by {title}: not every checkpoint states its own.")
+        elif any(earlier >= later for earlier, later in pairwise(known)):
+            notes.append(f"No axis by {title}: it does not grow from each checkpoint to the next.")
         else:
             for mode in (quantity, f"{quantity}_log"):
                 positions = _positions(known, len(values), is_log=mode != quantity)
@@ -158,9 +166,10 @@ def line_chart(
     domain: tuple[float, float] | None = None,
     has_band: bool = False,
 ) -> alt.LayerChart | alt.FacetChart:
-    """Lines over training, one per `series` of the rows (`checkpoint_index`, `series`, `value`, with a band `low`, `high`).
+    """Lines over training, one per `series`.
 
-    A null value interrupts its line, and so does a new branch.
+    Rows have `checkpoint_index`, `series`, `value`; with a band, `low` and `high` too. A null value interrupts its
+    line, and so does a new branch.
     """
     present = [key for key in colours if any(row["series"] == key for row in rows)]
     colour = alt.Color(
@@ -178,9 +187,7 @@ def line_chart(
     base = axis.base(rows).encode(x=axis.x(), color=colour)
     line = base.mark_line(strokeWidth=2).encode(y=value, detail="branch:N")
     points = base.mark_point(size=28, opacity=1).encode(y=value, tooltip=tooltip)
-    band = base.mark_area(opacity=0.15).encode(
-        y=alt.Y("low:Q", title=value_title, scale=scale), y2="high:Q", detail="branch:N"
-    )
+    band = axis.band(base).encode(y=alt.Y("low:Q", title=value_title, scale=scale), y2="high:Q", detail="branch:N")
     return alt.layer(*([band] if has_band else []), line, points).properties(width="container", height=220)
 
 
@@ -189,14 +196,13 @@ def chart_of(rows: Sequence[Row]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=list(rows)))
 
 
-def small_multiples(
-    base: alt.Chart, layers: Sequence[alt.Chart], panel: str, panels: Sequence[str], height: int
-) -> alt.FacetChart:
-    """One small chart of `layers` (charts without data) for every value of the column `panel`, in the order of `panels`.
+def small_multiples(base: alt.Chart, layers: Sequence[alt.Chart], height: int) -> alt.FacetChart:
+    """One small chart of `layers` (charts without data) per value of the rows' `panel`, in the order of `panel_index`.
 
     The data and transforms of `base` stand above the panels, once. The page sets the number of columns by its width.
     """
-    facet = alt.Facet(f"{panel}:N", title=None, sort=list(panels))
+    # Not a list of names: Vega-Lite writes those into an expression, and not every name survives that.
+    facet = alt.Facet("panel:N", title=None, sort=alt.EncodingSortField("panel_index", op="min"))
     chart = alt.layer(*layers).properties(width=290, height=height).facet(facet=facet, columns=3, data=base.data)
     chart.transform = base.transform
     return chart
@@ -254,15 +260,19 @@ def _numeric_mode(
     first, last, end = known[0], known[-1], positions[-1]
     named = dict(zip(positions[len(known) :], names[len(known) :], strict=True))
     ticks = _log_ticks(known) if is_log else _linear_ticks(first, last)
-    if named:  # room for the name of the checkpoint after the last step
-        nearest = last / max(1.2, (last / max(min(filter(None, known), default=1), 1)) ** 0.06) if is_log else (
-            last - 0.04 * (last - first))  # fmt: skip
-        ticks = [tick for tick in ticks if tick <= nearest]
+    smallest = min((value for value in known if value > 0), default=1)
+    if named:  # no number so near that it would touch the name
+        after = positions[len(known)]
+        length = log10(end / smallest) if is_log else end - first
+        ticks = [
+            tick for tick in ticks
+            if not tick or (log10(after / tick) if is_log else after - tick) >= 0.07 * length
+        ]  # fmt: skip
     number = "replace(format(datum.value, '~s'), 'G', 'B')"
     label = "".join(f"datum.value === {position} ? {json.dumps(name)} : " for position, name in named.items()) + number
     scale: dict[str, Any] = {"domain": _domain(first, end), "nice": False, "zero": False}
     if is_log:
-        scale |= {"type": "symlog", "constant": min((value for value in known if value > 0), default=1)}
+        scale |= {"type": "symlog", "constant": smallest}
     return {
         "label": f"{title} (logarithmic)" if is_log else title,
         "encoding": {

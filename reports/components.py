@@ -140,7 +140,8 @@ def _history_table(partition: Partition) -> Figure:
     return Figure(
         "histories",
         "All components: history, and state at the last checkpoint",
-        "History: one letter per checkpoint in order (g general, e entity, r relation answer, f fact answer, i inactive).",
+        "History: one letter per checkpoint in order (g general, e entity, r relation answer, f fact answer, i"
+        " inactive).",
         f"{changed:,} of {wording.count(len(rows), 'component')} changed their primary role at least once.",
         source_line(partition),
         None,

@@ -23,8 +23,8 @@ def build(partition: Partition) -> Page:
             """select check_id, home, stage, table_name, rule, severity, result, observed, failing_row_count,
                 failing_rows, checkpoint_id
             from fct_check_results
-            order by list_position(['fail', 'warn', 'pass'], result), list_position(['raw', 'warehouse', 'release'], stage),
-                table_name, check_id, checkpoint_id"""
+            order by list_position(['fail', 'warn', 'pass'], result),
+                list_position(['raw', 'warehouse', 'release'], stage), table_name, check_id, checkpoint_id"""
         )
         if partition.has_mart("fct_check_results")
         else []
@@ -32,8 +32,8 @@ def build(partition: Partition) -> Page:
     return Page(
         SLUG,
         TITLE,
-        "Every check of this release with its rule and result, how exactly the parts sum to the residual stream, and the"
-        " hashes of what was measured.",
+        "Every check of this release with its rule and result, how exactly the parts sum to the residual stream,"
+        " and the hashes of what was measured.",
         [
             _summary(checks),
             *_not_passed(partition, checks),
@@ -123,8 +123,8 @@ def _all_checks(partition: Partition, checks: list[Row]) -> Figure:
     return Figure(
         "checks",
         "All checks",
-        "Gates run before a checkpoint is committed (raw) and before a release is published (release); dbt tests run on the"
-        " warehouse. Checks are of the release as a whole.",
+        "Gates run before a checkpoint is committed (raw) and before a release is published (release); dbt tests"
+        " run on the warehouse. Checks are of the release as a whole.",
         wording.count(len(checks), "check") + ".",
         f"Source: release {partition.release}",
         None,
@@ -150,7 +150,12 @@ def _completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     # An error of exactly 0 has no place on a logarithmic axis; the table shows it.
     base = axis.base(points).transform_filter("datum.error > 0").encode(x=axis.x())
     scale = alt.Scale(type="log")
-    error = alt.Y("error:Q", title="relative error", scale=scale, axis=alt.Axis(format=".0e", values=[10.0**-power for power in range(13)]))
+    error = alt.Y(
+        "error:Q",
+        title="relative error",
+        scale=scale,
+        axis=alt.Axis(format=".0e", values=[10.0**-power for power in range(13)]),
+    )
     gate = base.mark_line(strokeDash=[4, 3], strokeWidth=1, color="#8a8f94").encode(
         y=alt.Y("gate:Q", title="relative error", scale=scale)
     )
@@ -176,8 +181,8 @@ def _completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     return Figure(
         "completeness",
         "Completeness: do the parts sum to the residual stream?",
-        "Largest ‖sum of parts − stream‖₁ / ‖stream‖₁ over every layer and prompt of a checkpoint. The dashed line is the gate for"
-        " the precision of the weights: a checkpoint above it is refused.",
+        "Largest ‖sum of parts − stream‖₁ / ‖stream‖₁ over every layer and prompt of a checkpoint. The dashed line"
+        " is the gate for the precision of the weights: a checkpoint above it is refused.",
         caption,
         source_line(partition, uses_tau=False),
         charts.specification(chart, caption) if is_positive else None,

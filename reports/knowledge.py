@@ -48,7 +48,11 @@ def _accuracies(partition: Partition, axis: charts.TrainingAxis, kinds: tuple[st
     panels = list(dict.fromkeys((row["scope_kind"], row["scope_id"]) for row in rows))
     titles = {(kind, scope): "all facts" if kind == "all" else scope for kind, scope in panels}
     points = [
-        {"checkpoint_index": row["checkpoint_index"], "panel": titles[row["scope_kind"], row["scope_id"]]}
+        {
+            "checkpoint_index": row["checkpoint_index"],
+            "panel": titles[row["scope_kind"], row["scope_id"]],
+            "panel_index": panels.index((row["scope_kind"], row["scope_id"])),
+        }
         | {
             f"{metric}_{part}": charts.rounded(row[f"{metric}_{part}"])
             for metric in charts.METRIC_LABELS
@@ -61,13 +65,13 @@ def _accuracies(partition: Partition, axis: charts.TrainingAxis, kinds: tuple[st
     return Figure(
         name,
         "Accuracy of each relation, over training" if is_relations else "Accuracy by group and overall, over training",
-        "Share of facts answered, by the measure chosen above; the band is the 95 % Wilson interval with n = facts. The dashed"
-        " line is the majority answer's share: what always giving the most frequent first answer token would score at"
-        " top-1.",
+        "Share of facts answered, by the measure chosen above; the band is the 95 % Wilson interval with n ="
+        " facts. The dashed line is the majority answer's share: what always giving the most frequent first answer"
+        " token would score at top-1.",
         caption,
         source_line(partition, uses_tau=False),
         charts.specification(
-            _accuracy_panels(axis, points, [titles[panel] for panel in panels]),
+            _accuracy_panels(axis, points),
             caption,
             [charts.bound(_MEASURE, "top1")],
         )
@@ -93,7 +97,7 @@ def _accuracies(partition: Partition, axis: charts.TrainingAxis, kinds: tuple[st
     )
 
 
-def _accuracy_panels(axis: charts.TrainingAxis, points: list[Row], panels: list[str]) -> alt.FacetChart:
+def _accuracy_panels(axis: charts.TrainingAxis, points: list[Row]) -> alt.FacetChart:
     base = axis.base(points)
     for part in ("accuracy", "low", "high"):
         base = base.transform_calculate(**{part: f"datum[{_MEASURE} + '_{part}']"})
@@ -103,10 +107,10 @@ def _accuracy_panels(axis: charts.TrainingAxis, points: list[Row], panels: list[
         "accuracy:Q", title="share of facts", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", tickCount=3)
     )
     low = alt.Y("low:Q", title="share of facts", scale=alt.Scale(domain=[0, 1]))
-    majority = alt.Y("majority_share:Q", title="share of facts")
+    majority = alt.Y("max(majority_share):Q", title="share of facts")  # the same at every checkpoint
     layers = [
-        panel.mark_area(opacity=0.15, color=colour).encode(y=low, y2="high:Q", detail="branch:N"),
-        panel.mark_line(strokeDash=[4, 3], strokeWidth=1, color="#8a8f94").encode(y=majority, detail="branch:N"),
+        axis.band(panel).encode(color=alt.value(colour), y=low, y2="high:Q", detail="branch:N"),
+        alt.Chart().mark_rule(strokeDash=[4, 3], strokeWidth=1, color="#8a8f94").encode(y=majority),
         panel.mark_line(strokeWidth=2, color=colour).encode(y=value, detail="branch:N"),
         panel.mark_point(size=22, opacity=1, color=colour).encode(
             y=value,
@@ -121,7 +125,7 @@ def _accuracy_panels(axis: charts.TrainingAxis, points: list[Row], panels: list[
             ],
         ),
     ]
-    return charts.small_multiples(base, layers, "panel", panels, height=110)
+    return charts.small_multiples(base, layers, height=110)
 
 
 def _accuracy_caption(partition: Partition, rows: list[Row], is_relations: bool) -> str:
@@ -140,7 +144,12 @@ def _accuracy_caption(partition: Partition, rows: list[Row], is_relations: bool)
     best = max(rows, key=lambda row: row["top1_accuracy"])
     worst = min(rows, key=lambda row: row["top1_accuracy"])
     if best is worst:
-        return f"{at}, top-1 of {best['scope_id']}: {wording.percent(best['top1_accuracy'])} (n = {best['fact_count']:,})."
+        return (
+            f"{at}, top-1 of {best['scope_id']}: {wording.percent(best['top1_accuracy'])} (n = {best['fact_count']:,})."
+        )
+    if best["top1_accuracy"] == worst["top1_accuracy"]:
+        relations = wording.count(len(rows), "relation")
+        return f"{at}, top-1 is {wording.percent(best['top1_accuracy'])} for each of {relations}."
     above = sum(row["top1_accuracy"] > row["majority_share"] for row in rows)
     return (
         f"{at}, top-1 is highest for {best['scope_id']} ({wording.percent(best['top1_accuracy'])}, n ="
@@ -195,9 +204,9 @@ def _convergences(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     return Figure(
         "convergence",
         "When each relation converges",
-        "The first checkpoint at which the isotonic fit of the accuracy reaches 0.9 of its last value, as an interval: after the"
-        " previous checkpoint, at the latest at this one. Not converged (right-censored): the last value does not beat the"
-        " majority answer's share, or is only reached at the last checkpoint.",
+        "The first checkpoint at which the isotonic fit of the accuracy reaches 0.9 of its last value, as an"
+        " interval: after the previous checkpoint, at the latest at this one. Not converged (right-censored): the"
+        " last value does not beat the majority answer's share, or is only reached at the last checkpoint.",
         caption,
         source_line(partition, uses_tau=False),
         charts.specification(_convergence_chart(axis, points), caption) if rows else None,
@@ -225,7 +234,11 @@ def _convergence_chart(axis: charts.TrainingAxis, points: list[Row]) -> alt.Laye
     metrics = [charts.METRIC_LABELS[key] for key in ("top1", "top10")]
     base = axis.interval_base(points).encode(
         x=axis.x(),
-        y=alt.Y("relation:N", title=None, axis=alt.Axis(labelLimit=150, labelPadding=12, grid=True, ticks=False, domain=False)),
+        y=alt.Y(
+            "relation:N",
+            title=None,
+            axis=alt.Axis(labelLimit=150, labelPadding=12, grid=True, ticks=False, domain=False),
+        ),
         yOffset=alt.YOffset("metric:N", sort=metrics),
         color=alt.Color(
             "metric:N",
@@ -309,13 +322,12 @@ def _readouts(partition: Partition) -> Figure:
     return Figure(
         "lens",
         "At which depth the answer can be read",
-        "Logit lens: the model's own final norm and unembedding applied after each block, at the position that predicts the"
-        " first answer token. Share of the relation's facts whose answer is ranked first or among the first ten.",
+        "Logit lens: the model's own final norm and unembedding applied after each block, at the position that"
+        " predicts the first answer token. Share of the relation's facts whose answer is ranked first or among the"
+        " first ten.",
         caption,
         source_line(partition, uses_tau=False),
-        charts.specification(
-            chart, caption, [charts.bound(_LENS_RELATION, "0"), charts.bound(_LENS_VALUE, "top1")]
-        )
+        charts.specification(chart, caption, [charts.bound(_LENS_RELATION, "0"), charts.bound(_LENS_VALUE, "top1")])
         if every
         else None,
         Table(
@@ -352,15 +364,16 @@ def _within_limit(partition: Partition, rows: list[Row]) -> tuple[list[Row], str
 
 def _readout_caption(partition: Partition, rows: list[Row], output: int) -> str:
     last = partition.checkpoints[-1]
-    final = [row for row in rows if row["checkpoint_index"] == last["checkpoint_index"] and row["relation_id"] == rows[0]["relation_id"]]  # fmt: skip
-    if not final:
+    if not rows:
         return ""
+    first = rows[0]["relation_id"]
+    final = [row for row in rows if row["checkpoint_index"] == last["checkpoint_index"] and row["relation_id"] == first]
     end = next(row for row in final if row["readout"] == output)
     middle = next(row for row in final if row["readout"] == output // 2)
     return (
-        f"{end['relation_id']} at {partition.labels[last['checkpoint_id']]}: top-1 {wording.percent(middle['top1_accuracy'])}"
-        f" after block {middle['readout']}, {wording.percent(end['top1_accuracy'])} at the output (n ="
-        f" {end['fact_count']:,})."
+        f"{end['relation_id']} at {partition.labels[last['checkpoint_id']]}: top-1"
+        f" {wording.percent(middle['top1_accuracy'])} after block {middle['readout']},"
+        f" {wording.percent(end['top1_accuracy'])} at the output (n = {end['fact_count']:,})."
     )
 
 
@@ -388,8 +401,8 @@ def _facts(partition: Partition) -> Figure:
     return Figure(
         "facts",
         f"Every fact: known at {label}, and known first",
-        "Known: the first answer token is ranked first in at least half of the fact's prompts. Rank 0 is first; the rank is the"
-        " median over prompts. Log-probabilities in nats.",
+        "Known: the first answer token is ranked first in at least half of the fact's prompts. Rank 0 is first;"
+        " the rank is the median over prompts. Log-probabilities in nats.",
         f"{known:,} of {wording.count(len(rows), 'fact')} {'is' if known == 1 else 'are'} known at {label};"
         f" {ever:,} at some checkpoint.",
         source_line(partition, uses_tau=False),
@@ -404,11 +417,10 @@ def _facts(partition: Partition) -> Figure:
                 Column("is_known_top10", "In top 10", "flag"),
                 Column("is_known_all_tokens", "All tokens", "flag"),
                 Column("first_token_rank", "Rank", "decimal"),
-                Column("mean_first_token_log_prob", "Log-prob. first token", "decimal"),
-                Column("mean_log_prob", "Log-prob. answer", "decimal"),
+                Column("mean_first_token_log_prob", "Log-prob., first token", "decimal"),
+                Column("mean_log_prob", "Log-prob., answer", "decimal"),
                 Column("first_known_checkpoint", "First known at"),
-                Column("known_count", "Known at", "count"),
-                Column("checkpoint_count", "of checkpoints", "count"),
+                Column("known_count", "Checkpoints where known", "count"),
             ],
             rows,
             is_searchable=True,
@@ -416,4 +428,3 @@ def _facts(partition: Partition) -> Figure:
         ),
         is_table_open=True,
     )
-

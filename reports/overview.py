@@ -10,11 +10,11 @@ SLUG, TITLE = "index", "Overview"
 
 _ROLE_DEFINITIONS = (
     ("general", "active on more than a share θ of all tokens"),
-    ("entity", "active on more than θ of the subject tokens and of the positions that predict the answer; not general"),
-    ("relation answer", "active on more than θ of the answer-predicting positions of a relation; not general, not entity"),
-    ("fact answer", "active on more than θ of the answer-predicting positions of a single fact; none of the above for it"),
+    ("entity", "active on more than θ of the subject tokens and the positions that predict the answer; not general"),
+    ("relation answer", "active on more than θ of a relation's answer-predicting positions; not general, not entity"),
+    ("fact answer", "active on more than θ of a single fact's answer-predicting positions; none of the above for it"),
     ("inactive", "none of these"),
-)  # fmt: skip
+)
 
 
 def build(partition: Partition) -> Page:
@@ -24,8 +24,8 @@ def build(partition: Partition) -> Page:
     return Page(
         SLUG,
         TITLE,
-        f"Which attention heads and feed-forward networks (FFNs) of {partition.series_id} carry factual knowledge at each"
-        " checkpoint of its training, and how that changes.",
+        f"Which attention heads and feed-forward networks (FFNs) of {partition.series_id} carry factual knowledge"
+        " at each checkpoint of its training, and how that changes.",
         [
             _headlines(partition),
             _accuracy(partition, axis),
@@ -35,12 +35,13 @@ def build(partition: Partition) -> Page:
             Terms("How to read the roles", _ROLE_DEFINITIONS),
             Prose(
                 [
-                    "A component is active for a token when a part of what it writes into the residual stream survives τ"
-                    " on the route to that token. A component can hold several relation-answer and fact-answer roles;"
-                    " its primary role is the first held in the order above, so that primary roles are exclusive.",
-                    "Relation answer and fact answer ask whether a component passes θ for any of many relations or facts:"
-                    " their counts grow by chance alone with the number of relations and facts. Read them as"
-                    " descriptions, not as evidence of specialisation.",
+                    "A component is active for a token when a part of what it writes into the residual stream"
+                    " survives τ on the route to that token. A component can hold several relation-answer and"
+                    " fact-answer roles; its primary role is the first held in the order above, so that primary"
+                    " roles are exclusive.",
+                    "Relation answer and fact answer ask whether a component passes θ for any of many relations or"
+                    " facts: their counts grow by chance alone with the number of relations and facts. Read them"
+                    " as descriptions, not as evidence of specialisation.",
                 ]
             ),
             _reference(partition),
@@ -55,8 +56,7 @@ def _headlines(partition: Partition) -> Cards:
     first, last = partition.checkpoints[0], partition.checkpoints[-1]
     items = []
     accuracies = {
-        row["checkpoint_id"]: row
-        for row in partition.rows("from fct_relation_accuracies where scope_kind = 'all'")
+        row["checkpoint_id"]: row for row in partition.rows("from fct_relation_accuracies where scope_kind = 'all'")
     }
     for metric, label in (
         ("top1", "First answer token ranked first"),
@@ -164,8 +164,8 @@ def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     return Figure(
         "accuracy",
         "Facts the model knows, over training",
-        "Share of facts whose first answer token is ranked first (top-1) or among the first ten (top-10), and whose answer"
-        " tokens are all ranked first; mean over facts of the mean over templates.",
+        "Share of facts whose first answer token is ranked first (top-1) or among the first ten (top-10), and"
+        " whose answer tokens are all ranked first; mean over facts of the mean over templates.",
         caption,
         source_line(partition, uses_tau=False),
         charts.specification(chart, caption) if rows else None,
@@ -260,7 +260,9 @@ def _role_counts(partition: Partition, source: str) -> Figure:
     return Figure(
         "role-counts",
         f"Components by primary role at {wording.listing(labels)}",
-        "The first, the middle and the last checkpoint measured." if len(indices) == 3 else "Every checkpoint measured.",
+        "The first, the middle and the last checkpoint measured."
+        if len(indices) == 3
+        else "Every checkpoint measured.",
         "",
         source,
         None,
@@ -289,7 +291,6 @@ def _measured(partition: Partition) -> Terms:
     names = [checkpoint["checkpoint_name"] for checkpoint in checkpoints]
     span = f": {names[0]}" if len(names) == 1 else f": {names[0]} to {names[-1]}"
     tokens = [checkpoint["tokens"] for checkpoint in checkpoints if checkpoint["tokens"] is not None]
-    tau = f"{setting['tau']:g}" + ("" if partition.tau_id == f"{setting['tau']:g}" else f" (given as {partition.tau_id})")
     layers = wording.count(series["layer_count"], "layer")
     return Terms(
         "What was measured",
@@ -310,11 +311,12 @@ def _measured(partition: Partition) -> Terms:
             ),
             (
                 "Facts",
-                f"{wording.count(facts['fact_count'], 'fact')} of {wording.count(facts['relation_count'], 'relation')} in"
-                f" {wording.count(facts['group_count'], 'group')}; {wording.count(facts['prompt_count'], 'prompt')} per"
-                " checkpoint",
+                f"{wording.count(facts['fact_count'], 'fact')} of"
+                f" {wording.count(facts['relation_count'], 'relation')} in"
+                f" {wording.count(facts['group_count'], 'group')}; {wording.count(facts['prompt_count'], 'prompt')}"
+                " per checkpoint",
             ),
-            ("Threshold τ", f"{tau}: a part of a sum counts when its contribution is larger"),
+            ("Threshold τ", f"{partition.tau_words}: a part of a sum counts when its contribution is larger"),
             ("Threshold θ", f"{setting['theta']:g}: a role is held when the activity rate is larger"),
             ("Norm and precision", f"{setting['norm']} proximity, weights in {setting['dtype']}"),
         ],
@@ -323,7 +325,8 @@ def _measured(partition: Partition) -> Terms:
 
 def _reference(partition: Partition) -> Prose:
     return Prose(
-        [f"Overlaps are measured against a reference checkpoint. {partition.reference_words}."], "The reference checkpoint"
+        [f"Overlaps are measured against a reference checkpoint. {partition.reference_words}."],
+        "The reference checkpoint",
     )
 
 
@@ -346,9 +349,9 @@ def _versions(partition: Partition) -> Terms:
 def _citation() -> Prose:
     return Prose(
         [
-            "Roles, stability and transitions follow: Ahmad Dawar Hakimi, Ali Modarressi, Philipp Wicke, Hinrich Schütze."
-            " Time Course MechInterp: Analyzing the Evolution of Components and Knowledge in Large Language Models."
-            " Findings of the Association for Computational Linguistics: ACL 2025.",
+            "Roles, stability and transitions follow: Ahmad Dawar Hakimi, Ali Modarressi, Philipp Wicke, Hinrich"
+            " Schütze. Time Course MechInterp: Analyzing the Evolution of Components and Knowledge in Large"
+            " Language Models. Findings of the Association for Computational Linguistics: ACL 2025.",
             "The attribution follows: Javier Ferrando, Elena Voita. Information Flow Routes: Automatically Interpreting"
             " Language Models at Scale. EMNLP 2024.",
             Markup("Please cite both with the release named above."),

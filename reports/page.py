@@ -1,9 +1,9 @@
 """The shell of a page: its blocks, and how they become one HTML file, its data files and the shared assets.
 
-A page is a list of blocks; each block is a dataclass that names its template. All text passes through Jinja's autoescape;
-JSON inside a page has every `<`, `>` and `&` written as an escape, so that no name in the data can end a script element.
-Pages work from a folder over file://, without a network: the content security policy allows no remote host, no inline
-script or style and no eval (charts run through Vega's expression interpreter).
+A page is a list of blocks; each block is a dataclass that names its template. All text passes through Jinja's
+autoescape; JSON inside a page has every `<`, `>` and `&` written as an escape, so that no name in the data can end a
+script element. Pages work from a folder over file://, without a network: the content security policy allows no remote
+host, no inline script or style and no eval (charts run through Vega's expression interpreter).
 """
 
 import csv
@@ -58,6 +58,12 @@ class Column:
     def text(self, row: Row) -> str:
         """The value as the page shows it; `n/a` for null."""
         return _FORMATS[self.kind](row[self.key])
+
+    def css_class(self, text: str) -> str:
+        """How a cell with this text is set: numbers right-aligned, long text wrapped, short text on one line."""
+        if self.is_number:
+            return "number"
+        return " ".join(["code"] * (self.kind == "code") + ["long"] * (len(text) > 32))
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,7 @@ class Page:
 def source_line(partition: Partition, uses_tau: bool = True) -> str:
     """Where a figure's numbers come from: series, thresholds where they matter, release."""
     setting = partition.setting
-    thresholds = f" · τ = {setting['tau']:g} · θ = {setting['theta']:g}" if uses_tau else ""
+    thresholds = f" · τ = {partition.tau_words} · θ = {setting['theta']:g}" if uses_tau else ""
     return f"Source: {partition.series_id}{thresholds} · release {partition.release}"
 
 
@@ -218,8 +224,10 @@ def write_page(
         table.write_csv(path)
         written.append(path)
     path = folder / f"{page.slug}.html"
-    text = _environment().get_template("page.html.j2").render(
-        page=page, partition=partition, root=root, navigation=navigation
+    text = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(page=page, partition=partition, root=root, navigation=navigation)
     )
     path.write_text(text, encoding="utf-8")
     return [*written, path]

@@ -71,6 +71,12 @@ class Partition:
             for row in self.checkpoints
         }
 
+    @property
+    def tau_words(self) -> str:
+        """The threshold τ; with the name it was given by where that is another, such as `0.00975 (5x)`."""
+        value = f"{self.setting['tau']:g}"
+        return value if self.tau_id == value else f"{value} ({self.tau_id})"
+
     @cached_property
     def reference(self) -> Row:
         """The reference checkpoint's row of dim_checkpoints; the last phase's where there are several phases."""
@@ -93,9 +99,7 @@ def list_partitions(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, st
     return connection.execute(f"select {', '.join(KEYS)} from dim_settings order by all").fetchall()
 
 
-def open_partition(
-    connection: duckdb.DuckDBPyConnection, key: tuple[str, str, str], release: str
-) -> Partition:
+def open_partition(connection: duckdb.DuckDBPyConnection, key: tuple[str, str, str], release: str) -> Partition:
     """Restrict a connection of its own to one partition: a temporary view stands in front of every mart.
 
     `checkpoints` is dim_checkpoints without the columns that other marts have too, for joins.

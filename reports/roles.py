@@ -29,9 +29,10 @@ def build(partition: Partition) -> Page:
             _members(partition),
             Prose(
                 [
-                    "Relation answer and fact answer are any-of-many roles: a component that is active on 5 % of all answers,"
-                    " whatever the relation, passes θ = 0.1 for some relation with probability 0.85. The counts here are"
-                    " not compared with chance, so none of them shows that a component is specific to a relation or fact."
+                    "Relation answer and fact answer are any-of-many roles: a component that is active on 5 % of"
+                    " all answers, whatever the relation, passes θ = 0.1 for some relation with probability 0.85."
+                    " The counts here are not compared with chance, so none of them shows that a component is"
+                    " specific to a relation or fact."
                 ],
                 "Counts of relation and fact roles",
                 is_caution=True,
@@ -55,11 +56,11 @@ def _saturation(partition: Partition) -> Prose:
     ]
     reference = partition.labels[partition.reference["checkpoint_id"]]
     explanation = (
-        "In a parallel block the FFN is a part of the same sum as every head and position. Do not compare its roles with"
-        " those of models whose FFN has a sum of its own."
+        "In a parallel block the FFN is a part of the same sum as every head and position. Do not compare its"
+        " roles with those of models whose FFN has a sum of its own."
         if "parallel" in partition.series["topology"]
-        else "At one common τ, heads and FFNs are not comparable. An FFN is one of two parts of its sum, a head's write one"
-        " of many (one per head and position), so an FFN is almost always above τ: FFNs that are all general are a"
+        else "At one common τ, heads and FFNs are not comparable. An FFN is one of two parts of its sum, a head's write"
+        " one of many (one per head and position), so an FFN is almost always above τ: FFNs that are all general are a"
         " ceiling of the measure, not a finding about FFNs."
     )
     return Prose(
@@ -204,8 +205,8 @@ def _members(partition: Partition) -> Figure:
     return Figure(
         "members",
         "Components that hold a role for each relation",
-        "Relation answer: holds the role for this relation. Fact answer: holds it for at least one fact of this relation. A"
-        " component can count in several relations.",
+        "Relation answer: holds the role for this relation. Fact answer: holds it for at least one fact of this"
+        " relation. A component can count in several relations.",
         caption,
         source_line(partition),
         charts.specification(
@@ -231,7 +232,9 @@ def _members(partition: Partition) -> Figure:
                 [(role, wording.ROLE_LABELS[role]) for role in ("relation_answer", "fact_answer")],
                 "relation_answer",
             ),
-            Control(_MEMBER_KIND, "Components", [(kind, nouns[1]) for kind, nouns in wording.KIND_NOUNS.items()], "head"),
+            Control(
+                _MEMBER_KIND, "Components", [(kind, nouns[1]) for kind, nouns in wording.KIND_NOUNS.items()], "head"
+            ),
         ]
         if rows
         else [],

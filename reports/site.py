@@ -26,9 +26,9 @@ def render_site(warehouse: Path, output: Path, release: str | None = None) -> li
     """Write the report of a release's warehouse into `output`; returns the files written.
 
     Reads the marts only and never writes to `warehouse`. One series × setting × tau: its pages stand in `output`, the
-    overview as index.html. Several: each has a folder of its own, and index.html lists them. `release` is the name shown
-    on the pages; by default that of the folder that holds the warehouse. Raises UserError where the warehouse is missing
-    or holds no series.
+    overview as index.html. Several: each has a folder of its own, and index.html lists them. `release` is the name
+    shown on the pages; by default that of the folder that holds the warehouse. Raises UserError where the warehouse is
+    missing or holds no series.
     """
     if not warehouse.is_file():
         raise UserError(f"there is no warehouse at {warehouse}: build a release first")

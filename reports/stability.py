@@ -18,15 +18,15 @@ def build(partition: Partition) -> Page:
     return Page(
         SLUG,
         TITLE,
-        "How much the set of components in a role overlaps with the same role's set at the reference checkpoint and at the"
-        " checkpoint before.",
+        "How much the set of components in a role overlaps with the same role's set at the reference checkpoint"
+        " and at the checkpoint before.",
         [
             Prose(
                 [
-                    "IoU (intersection over union) is 1 where two sets are equal and 0 where they share nothing. Where both"
-                    " sets are empty it is not defined: the line is interrupted and the table says n/a. "
-                    f" {partition.reference_words}. Its overlap with itself is 1 by definition. Small sets overlap by chance more unevenly than large"
-                    " ones: the tables give the size of every set."
+                    "IoU (intersection over union) is 1 where two sets are equal and 0 where they share nothing."
+                    " Where both sets are empty it is not defined: the line is interrupted and the table says n/a."
+                    f"  {partition.reference_words}. Its overlap with itself is 1 by definition. Small sets overlap"
+                    " by chance more unevenly than large ones: the tables give the size of every set."
                 ]
             ),
             *(_global(partition, axis, overlap, kind) for kind in ("head", "ffn") for overlap in _OVERLAPS),
@@ -56,7 +56,7 @@ def _global(partition: Partition, axis: charts.TrainingAxis, overlap: str, kind:
         for row in rows
     ]
     is_defined = any(row["iou"] is not None for row in rows)
-    caption = _global_caption(partition, rows, overlap)
+    caption = _global_caption(partition, rows, overlap) if is_defined else ""
     chart = charts.line_chart(
         axis, points, value_title="IoU", colours=charts.ROLE_COLOURS, series_title="role", domain=(0, 1)
     )
@@ -112,21 +112,21 @@ def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         order by component_kind desc, relation_id, role desc, checkpoint_index"""
     )
     roles = ("relation_answer", "fact_answer")
+    relations = sorted({row["relation_id"] for row in rows})
     points = [
         {
             "checkpoint_index": row["checkpoint_index"],
             "kind": row["component_kind"],
             "role": row["role"],
-            "relation": row["relation_id"],
+            "panel": row["relation_id"],
+            "panel_index": relations.index(row["relation_id"]),
             "members": row["member_count"],
             "reference": charts.rounded(row["iou_reference"]),
             "previous": charts.rounded(row["iou_previous"]),
         }
         for row in rows
     ]
-    base = (
-        axis.base(points).transform_filter(f"datum.kind == {_KIND}").transform_calculate(iou=f"datum[{_OVERLAP}]")
-    )
+    base = axis.base(points).transform_filter(f"datum.kind == {_KIND}").transform_calculate(iou=f"datum[{_OVERLAP}]")
     panel = alt.Chart().encode(
         x=axis.x(),
         y=alt.Y("iou:Q", title="IoU", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3)),
@@ -137,7 +137,7 @@ def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         ),
     )
     tooltip = [
-        alt.Tooltip("relation:N"),
+        alt.Tooltip("panel:N", title="relation"),
         alt.Tooltip("checkpoint:N"),
         alt.Tooltip("role:N"),
         alt.Tooltip("iou:Q", title="IoU", format=".3f"),
@@ -145,9 +145,10 @@ def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     ]
     chart = charts.small_multiples(
         base,
-        [panel.mark_line(strokeWidth=2).encode(detail="branch:N"), panel.mark_point(size=22, opacity=1).encode(tooltip=tooltip)],
-        "relation",
-        list(dict.fromkeys(row["relation_id"] for row in rows)),
+        [
+            panel.mark_line(strokeWidth=2).encode(detail="branch:N"),
+            panel.mark_point(size=22, opacity=1).encode(tooltip=tooltip),
+        ],
         height=90,
     )
     first = [row for row in rows if row["checkpoint_index"] == 0 and row["component_kind"] == "head"]
@@ -165,7 +166,8 @@ def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     return Figure(
         "iou-relations",
         "Overlap of relation-answer and fact-answer components, by relation",
-        "IoU of the set of components that hold the role for the relation (fact answer: for at least one of its facts).",
+        "IoU of the set of components that hold the role for the relation (fact answer: for at least one of its"
+        " facts).",
         caption,
         source_line(partition),
         charts.specification(chart, caption, [charts.bound(_OVERLAP, "reference"), charts.bound(_KIND, "head")])
@@ -187,7 +189,9 @@ def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
             rows,
         ),
         legend=[(role, wording.ROLE_LABELS[role]) for role in roles],
-        empty=None if is_defined else "No component holds these roles at any checkpoint: the overlap is n/a throughout.",
+        empty=None
+        if is_defined
+        else "No component holds these roles at any checkpoint: the overlap is n/a throughout.",
     )
 
 
@@ -226,8 +230,8 @@ def _turnover(partition: Partition, axis: charts.TrainingAxis, kind: str) -> Fig
     return Figure(
         f"turnover-{kind}",
         f"Turnover per transition: {noun}",
-        f"Share of {noun} whose primary role changed since the checkpoint before, of those that hold a role at either end."
-        " By role: of those whose primary role is this one at either end.",
+        f"Share of {noun} whose primary role changed since the checkpoint before, of those that hold a role at"
+        " either end. By role: of those whose primary role is this one at either end.",
         caption,
         source_line(partition),
         charts.specification(chart, caption) if total else None,

@@ -17,11 +17,14 @@ def build(partition: Partition) -> Page:
         """select distinct later.checkpoint_index as pair, from_checkpoint_id, to_checkpoint_id
         from fct_role_transitions join checkpoints as later on later.checkpoint_id = to_checkpoint_id order by pair"""
     )
-    lead = "Which primary role the components of each role have at the next checkpoint, for any two consecutive checkpoints."
+    lead = "Which primary role the components of each role have at the next checkpoint, for any consecutive two."
     if not pairs:
         return Page(SLUG, TITLE, lead, [Prose(["There is one checkpoint: no transition to show."])])
     options = [
-        (str(row["pair"]), f"{partition.labels[row['from_checkpoint_id']]} → {partition.labels[row['to_checkpoint_id']]}")
+        (
+            str(row["pair"]),
+            f"{partition.labels[row['from_checkpoint_id']]} → {partition.labels[row['to_checkpoint_id']]}",
+        )
         for row in pairs
     ]
     names = dict(options)
@@ -64,8 +67,8 @@ def _matrix(partition: Partition, kind: str, names: dict[str, str]) -> Figure:
     return Figure(
         f"matrix-{kind}",
         f"From role to role: {noun}",
-        f"Number of {noun} by primary role at the first (rows) and at the second checkpoint (columns); the shade is the share of"
-        " the row. The diagonal stayed.",
+        f"Number of {noun} by primary role at the first (rows) and at the second checkpoint (columns); the shade is"
+        " the share of the row. The diagonal stayed.",
         caption,
         source_line(partition),
         charts.specification(_matrix_chart(points), caption, [charts.bound(_PAIR, list(names)[-1])]) if rows else None,
@@ -114,7 +117,9 @@ def _matrix_chart(points: list[Row]) -> alt.LayerChart | alt.FacetChart:
         text=alt.Text("components:Q", format=","),
         color=alt.condition("datum.share > 0.5", alt.value("#ffffff"), alt.value("#1f2428")),
     )
-    return alt.layer(cells, counts).properties(width="container", height=250)
+    return alt.layer(cells, counts).properties(
+        width="container", height=250, padding={"left": 5, "top": 5, "right": 28, "bottom": 5}
+    )
 
 
 def _matrix_caption(rows: list[Row], kind: str, names: dict[str, str]) -> str:
@@ -150,9 +155,9 @@ def _switches(partition: Partition, kind: str, names: dict[str, str]) -> Figure:
     return Figure(
         f"switches-{kind}",
         f"Members that left, entered and switched: {noun}",
-        "By role, sets united over relations and facts. Deactivated: left and holds no role after. Activated: entered and held"
-        " none before. Now in a role: left this one and holds that one after, whether or not it did before (n/a for the role"
-        " itself); a component can count under several.",
+        "By role, sets united over relations and facts. Deactivated: left and holds no role after. Activated:"
+        " entered and held none before. Now in a role: left this one and holds that one after, whether or not it"
+        " did before (n/a for the role itself); a component can count under several.",
         "",
         source_line(partition),
         None,
@@ -168,7 +173,10 @@ def _switches(partition: Partition, kind: str, names: dict[str, str]) -> Figure:
                 Column("entered_count", "Entered", "count"),
                 Column("deactivated_count", "Deactivated", "count"),
                 Column("activated_count", "Activated", "count"),
-                *(Column(f"switched_to_{role}_count", f"Now {wording.ROLE_LABELS[role]}", "count") for role in charts.ROLES),
+                *(
+                    Column(f"switched_to_{role}_count", f"Now {wording.ROLE_LABELS[role]}", "count")
+                    for role in charts.ROLES
+                ),
             ],
             rows,
             row_limit=4 * 200,

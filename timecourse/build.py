@@ -36,15 +36,14 @@ SAMPLE_ROWS = 20
 _READ_ONCE = ("attributions", "contributions")
 """Raw tables too large to be read at every build: only unseen extractions' files are listed."""
 
-_DAMAGE = re.compile(
-    r"corrupt|checksum|serialization error|internal error|fatal error|not a valid duckdb", re.IGNORECASE
-)
-"""What DuckDB says about a database file that is damaged, as opposed to a query that is wrong."""
-
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build did. `checks` holds every dbt data test that ran; tests of models behind a failed test do not run."""
+    """What a build did.
+
+    `checks` holds every dbt data test that ran; behind a failed test, dbt runs nothing more. `added_extractions` are
+    those whose attributions were read, `removed_extractions` those that are no longer committed.
+    """
 
     database: Path
     checks: tuple[CheckResult, ...]
@@ -60,10 +59,6 @@ class _Commit:
     schema_version: int
     files: Mapping[str, Path]
     """Raw table -> its file; a table without rows is left out."""
-
-
-class _DamagedDatabase(Exception):
-    """The build database cannot be read."""
 
 
 def build_warehouse(
@@ -87,28 +82,20 @@ def build_warehouse(
     if full_refresh:
         _remove(database)
 
-    for attempt in ("as it is", "from nothing"):
-        built = _built_extractions(database, fingerprint)
-        is_new = built is None
-        if built is None:
-            _remove(database)
-            _create(database, fingerprint)
-        seen = built or frozenset()
-        try:
-            results = _run_dbt(build, database, _variables(commits, seen, theta, complete_series))
-            checks = tuple(_check_results(results, database))
-        except _DamagedDatabase as error:
-            if is_new or attempt == "from nothing":
-                raise UserError(f"the build database {database} is damaged again and again: {error}") from error
-            _remove(database)
-            continue
-        break
+    seen = _built_extractions(database, fingerprint)
+    is_new = seen is None
+    if seen is None:
+        _remove(database)
+        _create(database, fingerprint)
+        seen = frozenset()
+    results = _run_dbt(build, database, _variables(commits, seen, theta, complete_series))
 
     committed = {commit.extraction_id for commit in commits}
+    attributed = {commit.extraction_id for commit in commits if "attributions" in commit.files}
     return BuildResult(
         database=database,
-        checks=checks,
-        added_extractions=tuple(sorted(committed - seen)),
+        checks=tuple(_check_results(results, database)),
+        added_extractions=tuple(sorted(attributed - seen)),
         removed_extractions=tuple(sorted(seen - committed)),
         is_full_refresh=is_new,
         seconds=time.monotonic() - started,
@@ -205,21 +192,24 @@ def _create(database: Path, fingerprint: str) -> None:
 
 
 def _built_extractions(database: Path, fingerprint: str) -> frozenset[str] | None:
-    """Extractions whose attributions the database holds; None where it is missing, damaged or out of date."""
+    """Extractions whose attributions the database holds; None where it is missing, damaged or out of date.
+
+    Every table is read, because DuckDB notices a damaged block only when it reads it.
+    """
     if not database.exists():
         return None
     try:
         with duckdb.connect(str(database), read_only=True) as connection:
             if connection.execute("select fingerprint from build_fingerprint").fetchall() != [(fingerprint,)]:
                 return None
-            tables = connection.execute(
-                "select 1 from duckdb_tables() where table_name = 'int_component_activities'"
-            ).fetchall()
-            if not tables:
+            tables = [name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()]
+            for name in tables:
+                connection.execute(f'select max(hash(columns(*))) from main."{name}"').fetchall()
+            if "int_component_activities" not in tables:
                 return frozenset()
             rows = connection.execute("select distinct extraction_id from int_component_activities").fetchall()
     except duckdb.Error as error:
-        if "lock" in str(error):
+        if "lock on file" in str(error):
             raise UserError(f"another process has {database} open; wait until it is done") from error
         return None
     return frozenset(extraction_id for (extraction_id,) in rows)
@@ -234,7 +224,7 @@ def _remove(database: Path) -> None:
 def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any]) -> list[Any]:
     """Run `dbt build` without unit tests; returns dbt's results, one per model and data test that was reached.
 
-    Raises UserError where a model fails, _DamagedDatabase where it is the database file's fault.
+    Raises UserError where a model or a test cannot run.
     """
     # dbt takes seconds to import, and is needed only here.
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
@@ -248,7 +238,7 @@ def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any]) -> list[
         ("--log-path", build / "dbt"),
     ):
         arguments += [option, str(path)]
-    arguments += ["--quiet", "--log-level", "none", "--log-level-file", "none"]
+    arguments += ["--quiet", "--no-write-json", "--log-level", "none", "--log-level-file", "none"]
     try:
         with _environment(TIMECOURSE_BUILD_DATABASE=str(database)):
             outcome = dbtRunner().invoke(arguments, vars=dict(variables))
@@ -257,17 +247,14 @@ def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any]) -> list[
     results = list(getattr(outcome.result, "results", None) or [])
     for result in results:
         if str(result.status) == "error":
-            _raise_failure(f"the model {result.node.name} failed", result.message)
+            raise UserError(f"{result.node.resource_type} {result.node.name} failed: {_one_line(result.message)}")
     if outcome.exception is not None:
-        _raise_failure("dbt failed", str(outcome.exception))
+        raise UserError(f"dbt failed: {_one_line(str(outcome.exception))}")
     return results
 
 
-def _raise_failure(what: str, message: str | None) -> None:
-    text = " ".join((message or "no message").split())
-    if _DAMAGE.search(text):
-        raise _DamagedDatabase(text)
-    raise UserError(f"{what}: {text[:500]}")
+def _one_line(message: str | None) -> str:
+    return " ".join((message or "no message").split())[:500]
 
 
 @contextmanager
@@ -297,14 +284,14 @@ def _check_results(results: Sequence[Any], database: Path) -> Iterator[CheckResu
             rule=_rule(result.node),
             severity="warn" if result.node.config.severity.lower() == "warn" else "fail",
             result=str(result.status),  # type: ignore[arg-type]  # dbt's words are ours: pass, warn, fail
-            observed=f"{count} failing rows",
+            observed=f"{count} failing row{'' if count == 1 else 's'}",
             failing_row_count=count,
             failing_rows=_failing_rows(database, result.node.compiled_code) if count else "[]",
         )
 
 
 def _table_name(node: Any) -> str:
-    """The model that a generic test stands beside; for a singular test the first mart that it reads, else the first model."""
+    """The model that a generic test stands beside; the first fact table, else model, that a singular test reads."""
     if attached := getattr(node, "attached_node", None):
         return str(attached).split(".")[-1]
     names = [str(model).split(".")[-1] for model in node.depends_on.nodes]

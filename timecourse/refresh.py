@@ -117,10 +117,11 @@ def check_again(lake: Lake) -> list[CheckResult]:
     """The gates' verdicts on every committed extraction and on the current release, as they are on disk now."""
     from timecourse.expectations.gate import gate_extraction, gate_release
 
+    release = lake.current_release()
     results = [
         result for commit in lake.commits() for result in gate_extraction(lake.root / commit.content["directory"])
     ]
-    return [*results, *gate_release(lake.current_release() / "warehouse.duckdb", None)]
+    return [*results, *gate_release(release / "warehouse.duckdb", None)]
 
 
 @contextmanager

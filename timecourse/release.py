@@ -64,7 +64,8 @@ def publish(lake: Lake, theta: str, warehouse_checks: Sequence[CheckResult]) -> 
     with lake.incoming() as folder:
         warehouse = folder / "warehouse.duckdb"
         rows = _copy_marts(lake.build / "warehouse.duckdb", warehouse)
-        release_checks = gate_release(warehouse, previous)
+        committed = {commit.checkpoint_id: commit.extraction_id for commit in commits}
+        release_checks = gate_release(warehouse, previous, committed=committed)
         raise_if_failed("the release", release_checks)
         raw_checks = [check for commit in commits for check in commit.checks]
         rows["fct_check_results"] = _write_checks(warehouse, [*raw_checks, *release_checks, *warehouse_checks])

@@ -265,7 +265,7 @@ def _train_tokenizer(sentences: Sequence[str], recipe: Recipe) -> "PreTrainedTok
         show_progress=False,
     )
     tokenizer.train_from_iterator(sentences, trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|padding|>", padding_side="right"
     )
 
@@ -352,13 +352,13 @@ def _save(
 
     incoming = directory / f".incoming-step{step}"
     has_bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     try:
         model.save_pretrained(incoming)
         tokenizer.save_pretrained(incoming)
     finally:
         if has_bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            logging.enable_progress_bar()
     state = {"global_step": step, "num_input_tokens_seen": tokens_seen}
     (incoming / "trainer_state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
     incoming.rename(directory / f"step{step}")

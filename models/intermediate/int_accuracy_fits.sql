@@ -1,5 +1,5 @@
--- Isotonic regression as max-min (Barlow et al. 1972): the fit at point i is the maximum over j <= i of the minimum over
--- k >= i of the weighted mean of the points j..k. Pooling adjacent violators gives the same values.
+-- Isotonic regression as max-min (Barlow et al. 1972): the fit at point i is the maximum over j <= i of the minimum
+-- over k >= i of the weighted mean of the points j..k. Pooling adjacent violators gives the same values.
 with
 
 points as (

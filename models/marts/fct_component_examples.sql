@@ -39,7 +39,7 @@ ranked as (
     select
         *,
         row_number() over (
-            partition by extraction_id, tau_id, component_id order by top_score desc, prompt_id
+            partition by extraction_id, tau_id, component_id order by top_score desc, prompt_id asc
         )::integer as example_rank
 
     from activities

@@ -36,7 +36,7 @@ reached as (
         metric,
         last_point,
         final_fit,
-        min(point) filter (where round(fit, 6) >= round(0.9 * final_fit, 6)) as reached_point
+        min(point) filter (where round(fit - 0.9 * final_fit, 8) >= 0) as reached_point
 
     from ended
     group by all
@@ -49,7 +49,7 @@ censored as (
     select
         *,
         case
-            when round(final_fit, 6) <= round(relations.majority_share, 6) then 'right'
+            when round(final_fit - relations.majority_share, 8) <= 0 then 'right'
             when reached_point = last_point then 'right'
             when reached_point = 1 then 'left'
             else 'none'

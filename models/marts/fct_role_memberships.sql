@@ -1,4 +1,4 @@
--- What a role is: a rate above theta in the role's own scope, by a component that holds none of the roles before it.
+-- What a role is: a rate above θ in the role's own scope, by a component that holds none of the roles before it.
 with
 
 components as (
@@ -17,7 +17,10 @@ activities_above_theta as (
 
 general as (
 
-    select *
+    select
+        *,
+        'general' as role
+
     from activities_above_theta
     where scope_kind = 'all'
 
@@ -25,7 +28,10 @@ general as (
 
 entity as (
 
-    select *
+    select
+        *,
+        'entity' as role
+
     from activities_above_theta
     anti join general using (series_id, setting_id, tau_id, checkpoint_id, component_id)
     where scope_kind = 'entity'
@@ -34,7 +40,10 @@ entity as (
 
 relation_answer as (
 
-    select *
+    select
+        *,
+        'relation_answer' as role
+
     from activities_above_theta
     anti join general using (series_id, setting_id, tau_id, checkpoint_id, component_id)
     anti join entity using (series_id, setting_id, tau_id, checkpoint_id, component_id)
@@ -42,10 +51,13 @@ relation_answer as (
 
 ),
 
--- Excluded by relation_answer of the fact's own relation only.
+-- Relation_answer excludes it for the facts of that relation only.
 fact_answer as (
 
-    select *
+    select
+        *,
+        'fact_answer' as role
+
     from activities_above_theta
     anti join general using (series_id, setting_id, tau_id, checkpoint_id, component_id)
     anti join entity using (series_id, setting_id, tau_id, checkpoint_id, component_id)
@@ -56,13 +68,13 @@ fact_answer as (
 
 memberships as (
 
-    select *, 'general' as role from general
+    select * from general
     union all
-    select *, 'entity' as role from entity
+    select * from entity
     union all
-    select *, 'relation_answer' as role from relation_answer
+    select * from relation_answer
     union all
-    select *, 'fact_answer' as role from fact_answer
+    select * from fact_answer
 
 ),
 

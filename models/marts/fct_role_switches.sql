@@ -67,11 +67,15 @@ final as (
         count_if(has_entered)::integer as entered_count,
         count_if(has_left and len(roles_now) = 0)::integer as deactivated_count,
         count_if(has_entered and len(roles_before) = 0)::integer as activated_count,
-        {%- for other in ['general', 'entity', 'relation_answer', 'fact_answer'] %}
+        case when role <> 'general' then count_if(has_left and list_contains(roles_now, 'general')) end::integer
+            as switched_to_general_count,
+        case when role <> 'entity' then count_if(has_left and list_contains(roles_now, 'entity')) end::integer
+            as switched_to_entity_count,
         case
-            when role <> '{{ other }}' then count_if(has_left and list_contains(roles_now, '{{ other }}'))::integer
-        end as switched_to_{{ other }}_count{{ ',' if not loop.last }}
-        {%- endfor %}
+            when role <> 'relation_answer' then count_if(has_left and list_contains(roles_now, 'relation_answer'))
+        end::integer as switched_to_relation_answer_count,
+        case when role <> 'fact_answer' then count_if(has_left and list_contains(roles_now, 'fact_answer')) end::integer
+            as switched_to_fact_answer_count
 
     from role_changes
     group by series_id, setting_id, tau_id, from_checkpoint_id, to_checkpoint_id, component_kind, role

@@ -73,7 +73,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def commit(
-    lake: Path, series_id: str, checkpoint_name: str, tables: Mapping[str, Rows], *, edition: str = "", **checkpoint: Any
+    lake: Path,
+    series_id: str,
+    checkpoint_name: str,
+    tables: Mapping[str, Rows],
+    *,
+    edition: str = "",
+    **checkpoint: Any,
 ) -> Path:
     """Write one extraction and commit it; returns its directory. Another `edition` is another extraction of the same.
 
@@ -135,8 +141,17 @@ GOLDEN_CHECKPOINTS = {  # name -> step
 }
 
 
-def commit_golden(lake: Path, checkpoint_names: Sequence[str] = tuple(GOLDEN_CHECKPOINTS)) -> dict[str, Path]:
-    """Commit the reference results' checkpoints as one series with two taus; returns their directories."""
+def commit_golden(
+    lake: Path,
+    checkpoint_names: Sequence[str] = tuple(GOLDEN_CHECKPOINTS),
+    *,
+    edition: str = "",
+    active_tau_ids: Sequence[str] = GOLDEN_TAUS,
+) -> dict[str, Path]:
+    """Commit the reference results' checkpoints as one series with two taus; returns their directories.
+
+    Nothing is active at a tau that `active_tau_ids` leaves out.
+    """
     prompt_rows = _records(
         f"select relation, idx, any_value(sentence) as sentence from '{GOLDEN}/tau_0.05/prompts.parquet' "
         "group by all order by all"
@@ -144,7 +159,9 @@ def commit_golden(lake: Path, checkpoint_names: Sequence[str] = tuple(GOLDEN_CHE
     prompt_ids = {(row["relation"], row["idx"]): number for number, row in enumerate(prompt_rows)}
     facts = {path.stem: json.loads(path.read_text())["samples"] for path in (GOLDEN / "facts").glob("*.json")}
     answers = {
-        key: next(each for each in facts[key[0]] if each["object"] in row["sentence"] and each["subject"] in row["sentence"])
+        key: next(
+            fact for fact in facts[key[0]] if fact["subject"] in row["sentence"] and fact["object"] in row["sentence"]
+        )
         for key, row in zip(prompt_ids, prompt_rows, strict=True)
     }
     prompts = [
@@ -176,7 +193,7 @@ def commit_golden(lake: Path, checkpoint_names: Sequence[str] = tuple(GOLDEN_CHE
                 "component_id": golden_component_id(row),
                 "score": 0.25 + (row["layer"] + 1) / (row["position"] + 1),
             }
-            for tau_id in GOLDEN_TAUS
+            for tau_id in active_tau_ids
             for row in _records(f"from '{GOLDEN}/tau_{tau_id}/active.parquet' where revision = '{name}'")
         ]
         # `l_pre` is the stream before block l, which is the readout after block l - 1.
@@ -202,6 +219,7 @@ def commit_golden(lake: Path, checkpoint_names: Sequence[str] = tuple(GOLDEN_CHE
             GOLDEN_SERIES,
             name,
             tables,
+            edition=edition,
             step=GOLDEN_CHECKPOINTS[name],
             tau_ids=list(GOLDEN_TAUS),
             taus=[float(tau_id) for tau_id in GOLDEN_TAUS],

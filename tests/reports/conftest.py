@@ -1,0 +1,226 @@
+"""Sites rendered from a real release and from copies of it that are hostile, tiny or many; and a reader of pages."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from timecourse.reports.site import render_site
+
+HOSTILE = {
+    "capital_of": "<script>window.pwned = 1</script>\"' &amp; ünï\u2028code",
+    "tiny": "</script><img src=x onerror='window.pwned = 2'>",
+    "main": "main \"quoted\\\" <b>é↯</b>' + alert(1) + '",
+    "France": "{{ 7 * 7 }}<svg onload=window.pwned=3>",
+    "Paris": '=HYPERLINK(javascript:alert(4)),\n"Paris"',
+    " capital": "</script><script>window.pwned = 5</script>",
+}
+"""What names of the release are replaced by; every one must appear on the pages as plain text."""
+
+
+@dataclass
+class Element:
+    """One element of a page: its tag, attributes and own text."""
+
+    tag: str
+    attributes: dict[str, str | None]
+    text: str = ""
+
+
+@dataclass
+class Site:
+    """A rendered site, its warehouse and the files that render_site returned."""
+
+    folder: Path
+    warehouse: Path
+    files: list[Path] = field(default_factory=list)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a query over the warehouse that the site was made from."""
+        with duckdb.connect(str(self.warehouse), read_only=True) as connection:
+            return connection.execute(sql).fetchall()
+
+    def page(self, slug: str) -> "PageReader":
+        """One page, parsed."""
+        return PageReader(self.folder / f"{slug}.html")
+
+
+class PageReader(HTMLParser):
+    """The elements, tables, embedded JSON and visible text of one page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.elements: list[Element] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.scripts: list[Element] = []
+        self.text = ""
+        self._table: list[list[str]] | None = None
+        self._in_cell = False
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, dict(attrs))
+        self.elements.append(element)
+        if tag == "script":
+            self.scripts.append(element)
+        elif tag == "table":
+            self._table = self.tables.setdefault(element.attributes.get("id") or "map", [])
+        elif tag == "tr" and self._table is not None:
+            self._table.append([])
+        elif tag in ("td", "th") and self._table is not None:
+            self._table[-1].append("")
+            self._in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._in_cell = False
+        elif tag == "table":
+            self._table = None
+
+    def handle_data(self, data: str) -> None:
+        if self.scripts and self.elements[-1] is self.scripts[-1] and self.cdata_elem == "script":
+            self.scripts[-1].text += data
+            return
+        self.text += data
+        if self._in_cell and self._table:
+            self._table[-1][-1] += data
+
+    def json(self, element_id: str) -> Any:
+        """What the script element with this id holds."""
+        return json.loads(next(script.text for script in self.scripts if script.attributes.get("id") == element_id))
+
+    def specifications(self) -> dict[str, dict[str, Any]]:
+        """Figure id -> its Vega-Lite specification."""
+        return {
+            identifier.removesuffix("-chart"): json.loads(script.text)
+            for script in self.scripts
+            if (identifier := script.attributes.get("id") or "").endswith("-chart")
+        }
+
+    def chart_rows(self, figure_id: str) -> list[dict[str, Any]]:
+        """The data of a chart."""
+        specification = self.specifications()[figure_id]
+        name = _first_data(specification)["name"]
+        return list(specification["datasets"][name])
+
+    def body(self, table: str) -> list[list[str]]:
+        """The rows of a table without its heading."""
+        return self.tables[table][1:]
+
+
+def _first_data(node: Any) -> dict[str, Any]:
+    if "data" in node:
+        return dict(node["data"])
+    return next(_first_data(child) for child in node["layer"])
+
+
+@pytest.fixture(scope="session")
+def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Site]:
+    """Renders the site of a warehouse into a new folder."""
+
+    def render_warehouse(warehouse: Path) -> Site:
+        folder = tmp_path_factory.mktemp("site") / "site"
+        return Site(folder, warehouse, render_site(warehouse, folder))
+
+    return render_warehouse
+
+
+@contextmanager
+def changed(release: Path, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A copy of the release's warehouse in `folder`, open for changes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(release / "warehouse.duckdb", folder / "warehouse.duckdb")
+    with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def site(golden_release: Path, render: Callable[[Path], Site]) -> Site:
+    """The site of the release as it is: one series, one setting, one tau."""
+    return render(golden_release / "warehouse.duckdb")
+
+
+@pytest.fixture(scope="session")
+def hostile_site(
+    golden_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory
+) -> Site:
+    """The same release, with names that try to break out of every place they stand in."""
+    folder = tmp_path_factory.mktemp("hostile")
+    with changed(golden_release, folder) as connection:
+        columns = connection.execute(
+            "select table_name, column_name from duckdb_columns() where data_type = 'VARCHAR' and not internal"
+        ).fetchall()
+        for table, column in columns:
+            for name, other in HOSTILE.items():
+                connection.execute(f'update {table} set "{column}" = ? where "{column}" = ?', [other, name])
+        connection.execute(
+            """insert into fct_check_results by name
+            select 'check <i>' as check_id, 'dbt' as home, 'warehouse' as stage, 't' as table_name,
+            'a rule </td></table>' as rule, 'fail' as severity, 'fail' as result, null as observed,
+            1 as failing_row_count, '[{"name": "</script><script>window.pwned = 6</script>"}]' as failing_rows"""
+        )
+    return render(folder / "warehouse.duckdb")
+
+
+@pytest.fixture(scope="session")
+def small_site(golden_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """One checkpoint without a step, and a relation of one fact without an interval."""
+    folder = tmp_path_factory.mktemp("small")
+    with changed(golden_release, folder) as connection:
+        last = "(select checkpoint_id from dim_checkpoints order by checkpoint_index desc limit 1)"
+        fact = "(select min(fact_id) from dim_facts where relation_id = 'leader_of')"
+        connection.execute(f"create table kept as select {last} as checkpoint_id, {fact} as fact_id")
+        keep = "(select checkpoint_id from kept)"
+        for (table,) in connection.execute(
+            "select table_name from duckdb_columns() where column_name = 'checkpoint_id' and not internal"
+        ).fetchall():
+            if table not in ("kept", "fct_check_results"):
+                connection.execute(f"delete from {table} where checkpoint_id <> {keep}")
+        for table in ("fct_role_transitions", "fct_role_switches", "fct_turnovers"):
+            connection.execute(f"delete from {table}")
+        connection.execute("update dim_checkpoints set checkpoint_index = 0, previous_checkpoint_id = null")
+        connection.execute("update fct_role_stabilities set previous_member_count = null, iou_previous = null")
+        connection.execute(
+            f"""update fct_component_histories set role_since_checkpoint_id = {keep}, role_since_step = null,
+            previous_checkpoint_id = null, previous_primary_role = null, has_changed = false, change_count = 0"""
+        )
+        connection.execute(
+            """update fct_relation_convergences set converged_checkpoint_id = null, previous_checkpoint_id = null,
+            converged_step = null, previous_step = null, censoring = 'right'"""
+        )
+        for table in ("dim_facts", "fct_fact_predictions"):
+            connection.execute(
+                f"delete from {table} where relation_id = 'leader_of' and fact_id <> (select fact_id from kept)"
+            )
+        connection.execute(
+            """update fct_relation_accuracies set fact_count = 1, top1_low = null, top1_high = null, top10_low = null,
+            top10_high = null, all_tokens_low = null, all_tokens_high = null where scope_id = 'leader_of'"""
+        )
+        connection.execute("drop table kept")
+    return render(folder / "warehouse.duckdb")
+
+
+@pytest.fixture(scope="session")
+def many_site(golden_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Two taus, the second with an id that is no safe folder name and without the history of one head."""
+    folder = tmp_path_factory.mktemp("many")
+    with changed(golden_release, folder) as connection:
+        for (table,) in connection.execute(
+            "select table_name from duckdb_columns() where column_name = 'tau_id' and not internal"
+        ).fetchall():
+            connection.execute(f"insert into {table} select * replace ('../../<b>''\"' as tau_id) from {table}")
+        connection.execute("delete from fct_component_histories where component_id = 'L0H0' and tau_id like '..%'")
+    return render(folder / "warehouse.duckdb")
+
+
+@pytest.fixture(scope="session")
+def golden_release() -> Path:  # TEMPORARY
+    return Path("/tmp/dev/golden_release")

@@ -1,0 +1,256 @@
+"""The pages in a real browser, from files, without a network: charts are drawn, and every control does what it says."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Site
+
+sync_api = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PAGES = ("index", "knowledge", "roles", "stability", "transitions", "components", "data-quality")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the path")
+
+
+class Window:
+    """A browser page that records what it should not do: messages on the console, errors, requests beyond files."""
+
+    def __init__(self, page: "sync_api.Page") -> None:
+        self.page = page
+        self.problems: list[str] = []
+        page.on("console", lambda message: self.problems.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: self._check(request.url))
+
+    def _check(self, url: str) -> None:
+        if not url.startswith(("file:", "data:")):
+            self.problems.append(f"request: {url}")
+
+    def open(self, path: Path) -> "sync_api.Page":
+        """Open a page and wait until its charts are drawn."""
+        self.page.goto(path.as_uri())
+        self.wait()
+        return self.page
+
+    def wait(self) -> None:
+        """Wait until all charts of the page are drawn."""
+        if self.page.locator("[data-chart]").count():
+            self.page.wait_for_selector("html[data-charts=drawn]", state="attached")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["sync_api.Browser"]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def window(browser: "sync_api.Browser") -> Iterator[Window]:
+    """A fresh window; the test fails where it recorded a problem."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    window = Window(page)
+    yield window
+    page.close()
+    assert window.problems == []
+
+
+@pytest.mark.parametrize("slug", PAGES)
+@pytest.mark.parametrize(("kind", "width"), [("site", 1280), ("hostile_site", 400), ("small_site", 1280)])
+def test_all_charts_are_drawn(window: Window, kind: str, width: int, slug: str, request: pytest.FixtureRequest) -> None:
+    rendered: Site = request.getfixturevalue(kind)
+    window.page.set_viewport_size({"width": width, "height": 900})
+    page = window.open(rendered.folder / f"{slug}.html")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    expected = len(rendered.page(slug).specifications())
+    assert page.locator("[data-chart] svg").count() == expected
+    assert page.locator("[data-chart][data-state=drawn]").count() == expected
+    for svg in page.locator("[data-chart] svg").all():
+        assert svg.locator("[aria-roledescription]:not([aria-roledescription*=container])").count(), (
+            "a chart without marks"
+        )
+    assert page.evaluate("window.pwned") is None
+    described = page.locator("[data-chart][role=graphics-document][aria-label]")
+    assert described.count() == expected
+    assert all(len(label.get_attribute("aria-label") or "") > 20 for label in described.all())
+
+
+def test_several_reports_open_from_their_folders(window: Window, many_site: Site) -> None:
+    page = window.open(many_site.folder / "index.html")
+    for number in range(2):
+        page.goto((many_site.folder / "index.html").as_uri())
+        page.locator("tbody a").nth(number).click()
+        window.wait()
+        assert page.locator("h1").inner_text() == "Overview"
+        assert page.locator("[data-chart] svg").count() == 2
+        page.get_by_role("link", name="Roles").click()
+        window.wait()
+        assert page.locator("h1").inner_text() == "Roles"
+
+
+def test_axis_switch_redraws_every_chart_over_training(window: Window, site: Site) -> None:
+    page = window.open(site.folder / "knowledge.html")
+    modes = page.locator("#x-axis option").evaluate_all("options => options.map(option => option.value)")
+    titles = set()
+    for mode in modes:
+        page.select_option("#x-axis", mode)
+        window.wait()
+        text = page.locator("#relation-accuracy .chart").text_content() or ""
+        title = site.page("knowledge").json("x-axes")[mode]["encoding"]["title"]
+        assert title in text
+        assert title in (page.locator("#convergence .chart").text_content() or "")
+        titles.add(title)
+        assert page.locator("[data-chart] svg").count() == 4
+    assert {"training step", "training step (log)", "checkpoint"} <= titles
+    assert "step100-tokens1B" not in (page.locator("#relation-accuracy .chart").text_content() or "")
+    assert "main" in (page.locator("#relation-accuracy .chart").text_content() or "")
+
+
+def test_measure_switch_moves_the_lines(window: Window, site: Site) -> None:
+    page = window.open(site.folder / "knowledge.html")
+    rows = site.page("knowledge").chart_rows("group-accuracy")
+    assert any(row["top1_accuracy"] != row["top10_accuracy"] for row in rows), "the release cannot show a difference"
+
+    def lines() -> list[str]:
+        return page.locator("#group-accuracy .mark-symbol [aria-label]").evaluate_all(
+            "marks => marks.map(mark => mark.getAttribute('aria-label'))"
+        )
+
+    first = lines()
+    page.select_option("#measure", "top10")
+    page.wait_for_function(
+        """before => JSON.stringify([...document.querySelectorAll('#group-accuracy .mark-symbol [aria-label]')]
+        .map(mark => mark.getAttribute('aria-label'))) !== JSON.stringify(before)""",
+        arg=first,
+    )
+    assert len(lines()) == len(first)
+    page.select_option("#x-axis", "order")
+    window.wait()
+    assert page.locator("#measure").input_value() == "top10", "the measure is kept when the axis changes"
+    assert lines() != first
+
+
+def test_transition_switch_changes_matrix_and_tables(window: Window, site: Site) -> None:
+    page = window.open(site.folder / "transitions.html")
+    pairs = page.locator("#pair option").evaluate_all("options => options.map(option => option.value)")
+    assert len(pairs) == 2
+    expected = {}
+    for pair in pairs:
+        page.select_option("#pair", pair)
+        expected[pair] = [
+            f"{count:,}"
+            for (count,) in site.query(
+                f"""select component_count from fct_role_transitions
+                join dim_checkpoints on checkpoint_id = to_checkpoint_id
+                where component_kind = 'head' and checkpoint_index = {pair}"""
+            )
+        ]
+        page.wait_for_function(
+            """expected => JSON.stringify([...document.querySelectorAll('#matrix-head .mark-text.role-mark text')]
+            .map(text => text.textContent).sort()) === JSON.stringify(expected)""",
+            arg=sorted(expected[pair]),
+        )
+        visible = page.locator("#transitions-switches-head tbody tr:visible")
+        assert visible.count() == 4
+        name = site.query(f"select checkpoint_name from dim_checkpoints where checkpoint_index = {pair}")[0][0]
+        assert all(name in row for row in visible.all_inner_texts())
+    assert sorted(expected[pairs[0]]) != sorted(expected[pairs[1]]), "the release cannot show a difference"
+
+
+def test_slider_repaints_the_component_map(window: Window, site: Site) -> None:
+    page = window.open(site.folder / "components.html")
+    names = [name for (name,) in site.query("select checkpoint_name from dim_checkpoints order by checkpoint_index")]
+    painted = []
+    for index in range(len(names)):
+        page.locator("#map-checkpoint").fill(str(index))
+        counts = site.query(
+            f"""select primary_role, count(*) from fct_component_histories join dim_checkpoints using (checkpoint_id)
+            where checkpoint_index = {index} group by all"""
+        )
+        for role, count in counts:
+            assert page.locator(f"td.cell.role-{role}").count() == count
+            assert page.locator(f"[data-role-count={role}]").inner_text() == str(count)
+        painted.append(page.locator("table.map").inner_text())
+    assert len(set(painted)) > 1, "the release cannot show a difference"
+    assert page.locator("#map-checkpoint-name").inner_text() == "main"
+
+
+def test_a_component_shows_its_history_and_examples(window: Window, site: Site) -> None:
+    page = window.open(site.folder / "components.html")
+    data = site.page("components").json("component-data")
+    number = next(n for n, c in enumerate(data["components"]) if len(set(c["roles"])) > 1 and c["examples"])
+    component = data["components"][number]
+    detail = page.locator("#component-detail")
+    assert component["title"] not in detail.inner_text()
+    page.locator(f"td[data-component='{number}']").click()
+    assert detail.locator("h3").inner_text() == component["title"]
+    letters = "".join(detail.locator(".strip button").all_text_contents())
+    assert letters == component["roles"].replace("i", "·")
+    ((before, token, after),) = site.query(
+        f"""select sentence_before, token, sentence_after from fct_component_examples
+        where component_id = '{component["name"]}' and example_rank = 1"""
+    )
+    assert detail.locator("mark").first.text_content() == token
+    assert detail.locator(".sentence").first.text_content() == before + token + after
+    first = detail.locator(".status").inner_text()
+    detail.locator(".strip button").first.click()
+    assert page.locator("#map-checkpoint").input_value() == "0"
+    assert detail.locator(".status").inner_text() != first
+
+
+def test_the_map_works_from_the_keyboard(window: Window, site: Site) -> None:
+    page = window.open(site.folder / "components.html")
+    page.locator("td[data-component]").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.locator("#component-detail h3").inner_text().startswith("L1H1:")
+    assert page.locator("td[data-component][tabindex='0']").count() == 1
+    assert page.locator("td[aria-selected=true]").count() == 1
+
+
+def test_the_fact_search_filters(window: Window, site: Site) -> None:
+    page = window.open(site.folder / "knowledge.html")
+    rows = page.locator("#knowledge-facts tbody tr")
+    total = rows.count()
+    page.locator("[data-search=knowledge-facts]").fill("zealand WELLINGTON")
+    assert page.locator("#knowledge-facts tbody tr:visible").count() == 1
+    assert page.locator("[data-search-count=knowledge-facts]").inner_text() == f"1 of {total} rows"
+    page.locator("[data-search=knowledge-facts]").fill("")
+    assert page.locator("#knowledge-facts tbody tr:visible").count() == total
+
+
+def test_tooltips_show_names_as_text(window: Window, hostile_site: Site) -> None:
+    page = window.open(hostile_site.folder / "knowledge.html")
+    page.locator("#relation-accuracy .mark-symbol path[aria-label]").first.hover(force=True)
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    assert "<script>window.pwned = 1</script>" in tooltip.inner_text()
+    assert page.evaluate("window.pwned") is None
+
+
+def test_without_scripts_the_numbers_are_still_there(browser: "sync_api.Browser", site: Site) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((site.folder / "components.html").as_uri())
+    assert page.locator("td.cell").count() == len(site.query("from dim_components"))
+    page.goto((site.folder / "roles.html").as_uri())
+    page.locator("#counts-head summary").click()
+    assert page.locator("#roles-counts-head tbody tr").first.is_visible()
+    assert "Charts need JavaScript" in page.locator("main").inner_text()
+    context.close()

@@ -1,0 +1,481 @@
+"""The pages say what the marts say, in every case, and no name or size breaks them."""
+
+import csv
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from timecourse.errors import UserError
+from timecourse.reports.charts import training_axis
+from timecourse.reports.page import TABLE_ROW_LIMIT, Column, Table, embed_json
+from timecourse.reports.site import render_site
+
+from .conftest import HOSTILE, Site, changed
+
+PAGES = ("index", "knowledge", "roles", "stability", "transitions", "components", "data-quality")
+ROLE_ORDER = ["general", "entity", "relation_answer", "fact_answer", "inactive"]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}\u00a0%"
+
+
+# Files
+
+
+def test_one_report_stands_at_the_root(site: Site) -> None:
+    assert {path.name for path in site.folder.glob("*.html")} == {f"{slug}.html" for slug in PAGES}
+    assert sorted(site.files) == sorted(path for path in site.folder.rglob("*") if path.is_file())
+    assert {path.name for path in (site.folder / "assets").iterdir()} == {
+        "vega.js",
+        "site.css",
+        "site.js",
+        "components.js",
+    }
+
+
+def test_several_reports_have_folders_with_safe_names_and_an_index(many_site: Site) -> None:
+    folders = sorted(path for path in many_site.folder.iterdir() if path.is_dir() and path.name != "assets")
+    assert len(folders) == 2
+    assert all(re.fullmatch(r"[a-z0-9-]+-[0-9a-f]{8}", folder.name) for folder in folders)
+    for folder in folders:
+        assert {path.stem for path in folder.glob("*.html")} == set(PAGES)
+    index = many_site.page("index")
+    links = {element.attributes["href"] for element in index.elements if element.tag == "a"} - {"#content"}
+    assert links == {f"{folder.name}/index.html" for folder in folders}
+    assert "../../<b>'\"" in index.text
+    assert not list(many_site.folder.parent.glob("*.html"))
+
+
+def test_partitions_do_not_mix(many_site: Site) -> None:
+    """The second tau has no history of L0H0: its own pages lack it, and the first tau's do not."""
+    ((everything,),) = many_site.query("select count(*) from dim_components")
+    totals = []
+    for folder in (path for path in many_site.folder.iterdir() if path.is_dir() and path.name != "assets"):
+        data = Site(folder, many_site.warehouse).page("components").json("component-data")
+        totals.append(len(data["components"]))
+    assert sorted(totals) == [everything - 1, everything]
+
+
+def test_links_lead_to_files(site: Site, many_site: Site) -> None:
+    for root in (site.folder, many_site.folder):
+        for path in root.rglob("*.html"):
+            page = Site(path.parent, path).page(path.stem)
+            targets = [
+                value
+                for element in page.elements
+                for name, value in element.attributes.items()
+                if name in ("href", "src") and value and not value.startswith(("#", "data:"))
+            ]
+            assert targets
+            for target in targets:
+                assert (path.parent / target).is_file(), f"{path.name}: {target}"
+
+
+def test_the_release_is_named_and_its_warehouse_not_touched(golden_release: Path, tmp_path: Path, site: Site) -> None:
+    assert f"release {golden_release.name}" in site.page("roles").text
+    shutil.copy(golden_release / "warehouse.duckdb", tmp_path / "warehouse.duckdb")
+    before = hashlib.sha256((tmp_path / "warehouse.duckdb").read_bytes()).hexdigest()
+    render_site(tmp_path / "warehouse.duckdb", tmp_path / "site", "release-7")
+    assert hashlib.sha256((tmp_path / "warehouse.duckdb").read_bytes()).hexdigest() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"warehouse.duckdb", "site"}
+    assert "release release-7" in (tmp_path / "site" / "roles.html").read_text(encoding="utf-8")
+
+
+def test_a_missing_warehouse_is_the_users_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no warehouse"):
+        render_site(tmp_path / "warehouse.duckdb", tmp_path / "site")
+
+
+def test_an_empty_warehouse_is_the_users_error(golden_release: Path, tmp_path: Path) -> None:
+    with changed(golden_release, tmp_path) as connection:
+        connection.execute("delete from dim_settings")
+    with pytest.raises(UserError, match="no series"):
+        render_site(tmp_path / "warehouse.duckdb", tmp_path / "site")
+
+
+# Numbers
+
+
+def test_headline_accuracy_is_the_marts(site: Site) -> None:
+    rows = site.query(
+        """select top1_accuracy, top1_low, top1_high, fact_count from fct_relation_accuracies
+        join dim_checkpoints using (checkpoint_id) where scope_kind = 'all' order by checkpoint_index"""
+    )
+    text = site.page("index").text
+    (first, *_), (last, *_) = rows[0], rows[-1]
+    assert f"{percent(first)} → {percent(last)}" in text
+    for accuracy, low, high, facts in (rows[0], rows[-1]):
+        assert f"{percent(accuracy)} of {facts} facts (95 % interval {percent(low)} to {percent(high)})" in text
+
+
+@pytest.mark.parametrize("metric", ["top1", "top10", "all_tokens"])
+def test_accuracy_chart_is_the_mart(site: Site, metric: str) -> None:
+    expected = site.query(
+        f"""select checkpoint_index, {metric}_accuracy, {metric}_low, {metric}_high from fct_relation_accuracies
+        join dim_checkpoints using (checkpoint_id) where scope_kind = 'all' order by checkpoint_index"""
+    )
+    drawn = [row for row in site.page("index").chart_rows("accuracy") if row["series"] == metric]
+    assert [row["checkpoint_index"] for row in drawn] == [row[0] for row in expected]
+    for row, (_, *values) in zip(drawn, expected, strict=True):
+        assert [row["value"], row["low"], row["high"]] == pytest.approx(values, abs=1e-5)
+
+
+def test_accuracy_by_relation_is_the_mart(site: Site) -> None:
+    expected = site.query(
+        """select scope_id, checkpoint_index, top10_accuracy, top10_high, majority_share from fct_relation_accuracies
+        join dim_checkpoints using (checkpoint_id) where scope_kind = 'relation' order by all"""
+    )
+    drawn = sorted(
+        (row["panel"], row["checkpoint_index"], row["top10_accuracy"], row["top10_high"], row["majority_share"])
+        for row in site.page("knowledge").chart_rows("relation-accuracy")
+    )
+    assert [row[:2] for row in drawn] == [row[:2] for row in expected]
+    for row, wanted in zip(drawn, expected, strict=True):
+        assert row[2:] == pytest.approx(wanted[2:], abs=1e-5)
+
+
+def test_role_counts_are_the_mart(site: Site) -> None:
+    counts = {
+        (kind, index, role): number
+        for kind, index, role, number in site.query(
+            """select component_kind, checkpoint_index, primary_role, count(*) from fct_component_histories
+            join dim_checkpoints using (checkpoint_id) group by all"""
+        )
+    }
+    roles = site.page("roles")
+    checkpoints = len(site.query("from dim_checkpoints"))
+    for kind in ("head", "ffn"):
+        drawn = roles.chart_rows(f"counts-{kind}")
+        assert len(drawn) == checkpoints * len(ROLE_ORDER)
+        assert all(row["value"] == counts.get((kind, row["checkpoint_index"], row["series"]), 0) for row in drawn)
+        total = sum(row["value"] for row in drawn if row["checkpoint_index"] == 0)
+        shares = roles.chart_rows(f"shares-{kind}")
+        assert all(
+            row["share"] == pytest.approx(counts.get((kind, row["checkpoint_index"], row["role"]), 0) / total, abs=1e-5)
+            for row in shares
+        )
+    table = site.page("index").body("overview-role-counts")
+    indices = [0, (checkpoints - 1) // 2, checkpoints - 1]
+    for role, line in zip(ROLE_ORDER, table, strict=True):
+        wanted = [counts.get((kind, index, role), 0) for kind in ("head", "ffn") for index in indices]
+        assert line == [role.replace("_", " "), *map(str, wanted)]
+
+
+def test_share_that_changed_role_is_the_mart(site: Site) -> None:
+    for kind, noun in (("head", "heads"), ("ffn", "FFNs")):
+        ((changed_count, total),) = site.query(
+            f"""select count(*) filter (where ever), count(*) from (
+                select bool_or(has_changed) as ever from fct_component_histories
+                where component_kind = '{kind}' group by component_id)"""
+        )
+        text = site.page("index").text
+        assert f"{changed_count} of {total} {noun} changed their primary role at least once." in text
+        assert percent(changed_count / total) in text
+
+
+def test_overlaps_are_the_mart_and_null_is_not_zero(site: Site) -> None:
+    page = site.page("stability")
+    nulls = 0
+    for overlap in ("reference", "previous"):
+        for kind in ("head", "ffn"):
+            expected = site.query(
+                f"""select checkpoint_index, role, iou_{overlap} from fct_role_stabilities
+                join dim_checkpoints using (checkpoint_id)
+                where component_kind = '{kind}' and role in ('general', 'entity')
+                order by role desc, checkpoint_index"""
+            )
+            cells = [line[-1] for line in page.body(f"stability-{overlap}-{kind}")]
+            assert cells == ["n/a" if iou is None else f"{iou:.3f}" for *_, iou in expected]
+            nulls += cells.count("n/a")
+            if any(iou is not None for *_, iou in expected):
+                drawn = page.chart_rows(f"iou-{overlap}-{kind}")
+                for row, (index, role, iou) in zip(drawn, expected, strict=True):
+                    assert (row["checkpoint_index"], row["series"]) == (index, role)
+                    assert row["value"] == (None if iou is None else pytest.approx(iou, abs=1e-5))
+    assert nulls, "the release has no null overlap: this test cannot tell null from zero"
+
+
+def test_transition_matrices_are_the_mart(site: Site) -> None:
+    page = site.page("transitions")
+    for kind in ("head", "ffn"):
+        expected = site.query(
+            f"""select checkpoint_index, from_role, to_role, component_count, share from fct_role_transitions
+            join dim_checkpoints on checkpoint_id = to_checkpoint_id where component_kind = '{kind}' order by all"""
+        )
+        drawn = sorted(
+            ((row["pair"], row["from"], row["to"], row["components"], row["share"])
+             for row in page.chart_rows(f"matrix-{kind}")),
+            key=lambda row: row[:3],
+        )  # fmt: skip
+        assert [row[:4] for row in drawn] == [row[:4] for row in expected]
+        assert [row[4] is None for row in drawn] == [row[4] is None for row in expected]
+        assert sum(row[4] or 0 for row in drawn) == pytest.approx(sum(row[4] or 0 for row in expected), abs=1e-3)
+        switches = site.query(
+            f"""select left_count, entered_count, switched_to_general_count from fct_role_switches
+            join dim_checkpoints on checkpoint_id = to_checkpoint_id where component_kind = '{kind}'
+            order by checkpoint_index, list_position({ROLE_ORDER}, role)"""
+        )
+        lines = page.body(f"transitions-switches-{kind}")
+        assert [(line[5], line[6], line[9]) for line in lines] == [
+            tuple("n/a" if value is None else str(value) for value in row) for row in switches
+        ]
+
+
+def test_component_map_is_the_mart(site: Site) -> None:
+    page = site.page("components")
+    data = page.json("component-data")
+    expected: dict[str, str] = {}
+    for component, role in site.query(
+        """select component_id, primary_role from fct_component_histories
+        join dim_checkpoints using (checkpoint_id) order by component_id, checkpoint_index"""
+    ):
+        expected[component] = expected.get(component, "") + role[0]
+    assert {component["name"]: component["roles"] for component in data["components"]} == expected
+    cells = [element for element in page.elements if "data-component" in element.attributes]
+    assert len(cells) == len(expected)
+    for cell in cells:
+        component = data["components"][int(cell.attributes["data-component"] or -1)]
+        role = next(role for role in ROLE_ORDER if role[0] == component["roles"][-1])
+        assert cell.attributes["class"] == f"cell role-{role}"
+    examples = site.query("select component_id, count(*) from fct_component_examples group by all")
+    shown = {component["name"]: len(component["examples"]) for component in data["components"]}
+    assert {name: number for name, number in shown.items() if number} == dict(examples)
+
+
+def test_lens_chart_is_the_mart(site: Site) -> None:
+    expected = site.query(
+        """select checkpoint_index, readout, top1_accuracy, median_rank from fct_layer_readouts
+        join dim_checkpoints using (checkpoint_id) where relation_id = 'capital_of' order by all"""
+    )
+    (lists,) = (row for row in site.page("knowledge").chart_rows("lens") if row["relation"] == 0)
+    drawn = list(zip(lists["checkpoint_index"], lists["readout"], lists["top1"], lists["rank"], strict=True))
+    assert [row[:2] for row in drawn] == [row[:2] for row in expected]
+    assert [row[2:] for row in drawn] == [pytest.approx(row[2:], abs=1e-5) for row in expected]
+
+
+def test_csv_files_hold_every_row_unrounded(site: Site) -> None:
+    expected = site.query(
+        """select subject, first_token_rank, mean_log_prob from fct_fact_predictions
+        join dim_facts using (fact_id) join dim_checkpoints using (checkpoint_id)
+        where checkpoint_index = (select max(checkpoint_index) from dim_checkpoints)"""
+    )
+    with (site.folder / "data" / "knowledge-facts.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted((row["subject"], float(row["first_token_rank"]), float(row["mean_log_prob"])) for row in rows) == (
+        sorted(expected)
+    )
+
+
+def test_every_check_is_listed(site: Site, hostile_site: Site) -> None:
+    counts = dict(site.query("select result, count(*) from fct_check_results group by all"))
+    page = site.page("data-quality")
+    assert len(page.body("data-quality-checks")) == sum(counts.values())
+    assert [line[0] for line in page.body("data-quality-checks")].count("pass") == counts["pass"]
+    hostile = hostile_site.page("data-quality")
+    failed = next(line for line in hostile.body("data-quality-not-passed") if line[0] == "fail")
+    assert failed[1] == "a rule </td></table>"
+    assert failed[2] == "n/a"
+    assert "window.pwned = 6" in failed[4]
+    assert "1 failure;" in hostile_site.page("index").text
+
+
+# Cases at the edge
+
+
+def test_one_checkpoint_renders_in_words(small_site: Site) -> None:
+    assert "no transition to show" in small_site.page("transitions").text
+    stability = small_site.page("stability")
+    assert "it has no previous one" in stability.text
+    assert "iou-previous-head" not in stability.specifications()
+    assert "→" not in small_site.page("index").text.split("What was measured")[0]
+    assert "1 checkpoint: " in small_site.page("index").text
+
+
+def test_a_relation_of_one_fact_has_no_interval(small_site: Site) -> None:
+    row = next(
+        row for row in small_site.page("knowledge").chart_rows("relation-accuracy") if row["panel"] == "leader_of"
+    )
+    assert row["top1_low"] is None and row["top1_high"] is None and row["facts"] == 1
+    line = next(
+        line for line in small_site.page("knowledge").body("knowledge-relation-accuracy") if "leader_of" in line
+    )
+    assert line[4:6] == ["n/a", "n/a"]
+
+
+def test_no_page_shows_a_python_null(site: Site, small_site: Site, hostile_site: Site) -> None:
+    for rendered in (site, small_site, hostile_site):
+        for slug in PAGES:
+            assert not re.search(r"\b(None|nan|NaN|NULL|Undefined)\b", rendered.page(slug).text), slug
+
+
+def test_number_and_noun_agree(site: Site, small_site: Site) -> None:
+    for rendered in (site, small_site):
+        for slug in PAGES:
+            text = rendered.page(slug).text
+            assert not re.search(
+                r"(?<![\d,.–])1 (facts|checkpoints|heads|FFNs|relations|rows|checks|prompts)\b", text
+            ), slug
+
+
+# Safety
+
+
+def test_hostile_names_are_text(hostile_site: Site, site: Site) -> None:
+    for slug in PAGES:
+        page, plain = hostile_site.page(slug), site.page(slug)
+        assert {element.tag for element in page.elements} <= {element.tag for element in plain.elements} | {"pre"}
+        assert not [name for element in page.elements for name in element.attributes if name.startswith("on")]
+        sources = [(s.attributes.get("src"), s.attributes.get("id")) for s in page.scripts]
+        assert sources == [(s.attributes.get("src"), s.attributes.get("id")) for s in plain.scripts]
+        for script in page.scripts:
+            if "src" not in script.attributes:
+                assert script.attributes["type"] == "application/json"
+                assert not set("<>&") & set(script.text)
+                json.loads(script.text)
+    text = hostile_site.page("knowledge").text
+    for name in ("capital_of", "tiny", "main", "France", "Paris"):
+        assert HOSTILE[name] in text, name
+    examples = [e for c in hostile_site.page("components").json("component-data")["components"] for e in c["examples"]]
+    assert HOSTILE[" capital"] in [example[1] for example in examples]
+    panels = {row["panel"] for row in hostile_site.page("knowledge").chart_rows("relation-accuracy")}
+    assert panels == {HOSTILE["capital_of"], "leader_of"}
+    with (hostile_site.folder / "data" / "knowledge-facts.csv").open(encoding="utf-8", newline="") as file:
+        assert HOSTILE["Paris"] in [row["object"] for row in csv.DictReader(file)]
+
+
+def test_embedded_json_survives_every_character() -> None:
+    value = {"a": "</script><!-- & \u2028 \u2029 \" ' \\ é 😀", "b": [None, 1.5, True]}
+    assert json.loads(embed_json(value)) == value
+    assert not set("<>&\u2028\u2029") & set(embed_json(value))
+
+
+def test_pages_name_no_remote_host(site: Site, hostile_site: Site, many_site: Site) -> None:
+    for rendered in (site, hostile_site, many_site):
+        files = [path for path in rendered.folder.rglob("*") if path.suffix in (".html", ".css", ".js")]
+        for path in files:
+            if path.name != "vega.js":
+                assert "//" not in re.sub(r"(^|\s)//\s.*", "", path.read_text(encoding="utf-8"), flags=re.M), path
+        for path in rendered.folder.rglob("*.html"):
+            page = Site(path.parent, path).page(path.stem)
+            (policy,) = (e.attributes["content"] or "" for e in page.elements if "http-equiv" in e.attributes)
+            assert policy.startswith("default-src 'none'; script-src 'self' file:;")
+            assert "unsafe" not in policy and "http" not in policy
+            assert not [e for e in page.elements if "style" in e.attributes or e.tag == "style"]
+
+
+# Size
+
+
+def test_pages_and_assets_are_small(site: Site) -> None:
+    assert sum(path.stat().st_size for path in (site.folder / "assets").iterdir()) < 1_500_000
+    assert max(path.stat().st_size for path in site.folder.glob("*.html")) < 500_000
+
+
+def test_pages_stay_small_for_a_large_model(golden_release: Path, tmp_path: Path) -> None:
+    """48 layers of 48 heads at 40 checkpoints, with long examples; nothing else in the release, not even its checks."""
+    with changed(golden_release, tmp_path) as connection:
+        connection.execute("create table one as from dim_checkpoints where is_reference")
+        connection.execute("create table example as from fct_component_examples limit 1")
+        for (table,) in connection.execute(
+            """select table_name from duckdb_tables()
+            where table_name not in ('one', 'example', 'dim_series', 'dim_settings')"""
+        ).fetchall():
+            connection.execute(f"delete from {table}")
+        connection.execute("drop table fct_check_results")
+        connection.execute(
+            """insert into dim_checkpoints by name
+            select one.* replace (n as checkpoint_index, 'c' || n as checkpoint_id, 'c' || n as checkpoint_name,
+                1000 * n as step, n = 39 as is_reference) from one, range(40) as numbers (n)"""
+        )
+        connection.execute(
+            """insert into dim_components by name
+            select series_id, 'L' || layer || coalesce('H' || head, 'F') as component_id, layer, head,
+                if(head is null, 'ffn', 'head') as component_kind
+            from dim_series, range(48) as layers (layer), (select nullif(n, 48) as head from range(49) as heads (n))"""
+        )
+        connection.execute(
+            """insert into fct_component_histories by name
+            select series_id, setting_id, tau_id, checkpoint_id, component_id, component_kind, layer, head,
+                'general' as primary_role, false as has_changed, checkpoint_id as role_since_checkpoint_id,
+                0 as change_count, 0.123 as rate_all, 0.456 as rate_entity, 0.789 as rate_relation_max,
+                'a relation' as relation_max_id, 0 as relation_answer_count, 0 as fact_answer_count
+            from dim_settings join dim_checkpoints using (series_id, setting_id)
+            join dim_components using (series_id)"""
+        )
+        connection.execute(
+            """insert into fct_component_examples by name
+            select example.* exclude (component_id, component_kind, example_rank, sentence_before),
+                dim_components.component_id, dim_components.component_kind, rank as example_rank,
+                repeat('word ', 20) as sentence_before
+            from example, dim_components, range(1, 6) as ranks (rank)"""
+        )
+    render_site(tmp_path / "warehouse.duckdb", tmp_path / "site")
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "site").glob("*.html")}
+    assert max(sizes.values()) < 3_000_000, sizes
+    data = Site(tmp_path / "site", tmp_path / "warehouse.duckdb").page("components").json("component-data")
+    assert len(data["components"]) == 48 * 49
+    assert {len(component["examples"]) for component in data["components"]} == {data["examplesPerComponent"]}
+    knowledge = Site(tmp_path / "site", tmp_path / "warehouse.duckdb").page("knowledge")
+    assert not knowledge.specifications()
+    assert "No accuracies in this release." in knowledge.text
+    assert "no check results" in Site(tmp_path / "site", tmp_path / "warehouse.duckdb").page("data-quality").text
+
+
+def test_long_tables_show_their_beginning_and_keep_the_rest(tmp_path: Path) -> None:
+    table = Table("numbers", [Column("number", "Number", "count")], [{"number": number} for number in range(1000)])
+    assert len(table.shown) == TABLE_ROW_LIMIT
+    table.write_csv(tmp_path / "numbers.csv")
+    assert len((tmp_path / "numbers.csv").read_text(encoding="utf-8").splitlines()) == 1001
+
+
+# The axis
+
+
+def checkpoints(steps: list[int | None], tokens: list[int | None] | None = None) -> list[dict[str, object]]:
+    return [
+        {"checkpoint_index": index, "checkpoint_name": f"step{step}" if step is not None else f"name {index}",
+         "label": str(step) if step is not None else f"name {index}", "step": step,
+         "tokens": tokens[index] if tokens else None, "phase": "pretraining", "branch": "main"}
+        for index, step in enumerate(steps)
+    ]  # fmt: skip
+
+
+def test_axis_is_logarithmic_where_steps_are_uneven() -> None:
+    assert training_axis(checkpoints([0, 1, 2, 4, 8, 512, 143_000])).default == "step_log"
+    assert training_axis(checkpoints([0, 1000, 2000, 3000])).default == "step"
+
+
+def test_checkpoints_without_a_step_follow_under_their_name() -> None:
+    axis = training_axis(checkpoints([0, 100, 200, None, None]))
+    assert [row["x_step"] for row in axis.rows] == [0, 100, 200, 300, 400]
+    assert axis.modes["step"]["encoding"]["scale"]["domain"] == [0, 400]
+    ticks = axis.modes["step"]["encoding"]["axis"]
+    assert ticks["values"][-2:] == [300, 400] and 200 in ticks["values"]
+    assert '"name 3"' in ticks["labelExpr"] and '"name 4"' in ticks["labelExpr"]
+    positions = [row["x_step_log"] for row in axis.rows]
+    assert positions == sorted(positions) and len(set(positions)) == 5
+
+
+def test_axis_by_tokens_needs_tokens() -> None:
+    assert "tokens" in training_axis(checkpoints([0, 1, 2], [0, 10, 20])).modes
+    axis = training_axis(checkpoints([0, 1, 2], [None, 10, 20]))
+    assert "tokens" not in axis.modes and "training tokens" in axis.note
+    assert training_axis(checkpoints([0, 1, 2], [0, 10, 20])).note == ""
+
+
+def test_steps_that_start_again_leave_the_order_only() -> None:
+    axis = training_axis(checkpoints([0, 1000, 50, 100]))
+    assert list(axis.modes) == ["order"] and axis.default == "order"
+    assert "does not grow" in axis.note
+
+
+@pytest.mark.parametrize("steps", [[None], [0], [7]])
+def test_one_checkpoint_has_an_axis(steps: list[int | None]) -> None:
+    for mode in training_axis(checkpoints(steps)).modes.values():
+        low, high = mode["encoding"]["scale"]["domain"]
+        assert low < high

@@ -1,0 +1,112 @@
+"""Commands that read a release, settings by file and by flag, and errors in one line."""
+
+import json
+
+import polars as pl
+import pytest
+
+from timecourse.config import load_settings
+from timecourse.errors import UsageError
+
+
+def lake_of(release):
+    return release.parent.parent
+
+
+def test_sql_as_table_csv_json_and_parquet(run, golden_release, tmp_path):
+    lake = lake_of(golden_release)
+    query = "select component_id, layer from dim_components where component_kind = 'ffn' order by layer"
+    table = run("sql", query, "--lake", lake)
+    assert table.returncode == 0 and "L2F" in table.stdout and "3 rows" in table.stdout
+    assert run("sql", query, "--lake", lake, "--format", "csv").stdout == "component_id,layer\nL0F,0\nL1F,1\nL2F,2\n"
+    as_json = json.loads(run("sql", query, "--lake", lake, "--format", "json").stdout)
+    assert as_json[1] == {"component_id": "L1F", "layer": 1}
+    output = tmp_path / "rows.parquet"
+    assert run("sql", query, "--lake", lake, "--format", "parquet", "--output", output).returncode == 0
+    assert pl.read_parquet(output)["component_id"].to_list() == ["L0F", "L1F", "L2F"]
+
+
+@pytest.mark.parametrize("statement", ["select * from nowhere", "selec 1", "drop table dim_series", "create table x (y int)"])
+def test_sql_errors_are_one_line(run, golden_release, statement):
+    done = run("sql", statement, "--lake", lake_of(golden_release))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_history(run, golden_release):
+    done = run("history", "L1H3", "--lake", lake_of(golden_release), "--format", "json")
+    rows = json.loads(done.stdout)
+    assert [row["checkpoint"] for row in rows] == ["step0", "step100-tokens1B", "main"]
+    assert rows[0]["has_changed"] in (None, False)
+    assert "no component 'L9H9'" in run("history", "L9H9", "--lake", lake_of(golden_release)).stderr
+    assert run("history", "head 3", "--lake", lake_of(golden_release)).returncode == 2
+
+
+def test_status_check_and_report(run, golden_release, tmp_path):
+    lake = lake_of(golden_release)
+    status = run("status", "--lake", lake)
+    assert status.returncode == 0 and golden_release.name in status.stdout and "tiny/step0" in status.stdout
+    check = run("check", "--lake", lake)
+    assert check.returncode == 0, check.stdout
+    assert "checks passed" in check.stdout
+    report = run("report", "--lake", lake, "--output", tmp_path / "site")
+    assert report.returncode == 0 and (tmp_path / "site" / "index.html").is_file()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    refused = run("report", "--lake", lake, "--output", tmp_path / "other")
+    assert refused.returncode == 1 and (tmp_path / "other" / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [["status"], ["sql", "select 1"], ["history", "L0H0"], ["check"], ["report"]])
+def test_an_empty_lake_is_said(run, tmp_path, command):
+    done = run(*command, "--lake", tmp_path / "lake")
+    assert done.returncode == 1 and "no release yet" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        ([], 2, "no checkpoints named"),
+        (["--checkpoints", "nowhere"], 1, "does not exist"),
+        (["--checkpoints", ".", "--tau", "two"], 2, "neither a number nor a multiple"),
+        (["--checkpoints", ".", "--tau", "1.5"], 2, "must lie in [0, 1)"),
+        (["--checkpoints", ".", "--tau", "0.1", "--tau", "0.10"], 2, "each one once"),
+        (["--checkpoints", ".", "--theta", "1"], 2, "roles.theta"),
+        (["--checkpoints", ".", "--norm", "l3"], 2, "measurement.norm"),
+        (["--checkpoints", ".", "--relation", "nothing"], 2, "unknown relation 'nothing'"),
+        (["--settings", "none.toml"], 2, "does not exist"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_creates_no_lake(run, tmp_path, flags, code, message):
+    done = run("refresh", *flags, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "lake").exists()
+
+
+def test_settings_file_flags_and_relative_paths(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('[series]\ncheckpoints = "runs"\n[measurement]\ntau = ["5x", 0.010]\n[roles]\ntheta = 0.1\n')
+    settings = load_settings(file, {("roles", "theta"): "0.25"})
+    assert settings.checkpoints == tmp_path / "runs" and settings.series_id == "runs"
+    assert settings.measurement.tau == ("5x", "0.01") and settings.theta == "0.25"
+    assert load_settings(file, {}).theta == "0.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[measurement]\ntaus = 1\n", "unknown setting 'measurement.taus'; known here: tau, norm, dtype"),
+        ("[mesurement]\n", "unknown setting 'mesurement'; known here: series, facts"),
+        ("theta = 0.1\n", "unknown setting 'theta'"),
+        ("[roles]\ntheta = 'a'\n", "roles.theta"),
+        ("[machine]\nbatch_size = 0\n", "machine.batch_size"),
+        ("[roles", "is not TOML"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, text, message):
+    file = tmp_path / "timecourse.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as error:
+        load_settings(file, {})
+    assert message in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,289 @@
+"""The run as a user sees it: nothing twice, nothing half-written, and what comes out of the release."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.conftest import save_checkpoint
+
+
+def tree(lake: Path) -> dict[str, str]:
+    """{path: hash} of everything in a lake but the lock and dbt's own build folder."""
+    return {
+        str(file.relative_to(lake)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(lake.rglob("*"))
+        if file.is_file() and not file.is_symlink() and file.name != ".lock" and "build" not in file.parts
+    }
+
+
+def rows(lake: Path, query: str) -> list[tuple]:
+    with duckdb.connect(str((lake / "current").resolve() / "warehouse.duckdb"), read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, series_directory, facts_directory, run):
+    """A lake after one refresh. Copy before changing."""
+    lake = tmp_path_factory.mktemp("finished") / "lake"
+    flags = ["--checkpoints", series_directory, "--facts", facts_directory, "--lake", lake, "--series", "s", "--tau", "0.03"]
+    done = run("refresh", *flags)
+    assert done.returncode == 0, done.stderr
+    return lake, done.stdout
+
+
+@pytest.fixture
+def lake(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "lake", symlinks=True)
+    return tmp_path / "lake"
+
+
+@pytest.fixture
+def series(series_directory, tmp_path):
+    return shutil.copytree(series_directory, tmp_path / "series")
+
+
+@pytest.fixture
+def refresh(run, facts_directory, series, lake):
+    def refresh_lake(*flags, command="refresh"):
+        named = ["--checkpoints", series, "--facts", facts_directory, "--series", "s", "--tau", "0.03"]
+        return run(command, *(named if command != "build" else []), "--lake", lake, *flags)
+
+    return refresh_lake
+
+
+def test_a_release_holds_what_it_promises(finished):
+    lake, said = finished
+    release = (lake / "current").resolve()
+    assert os.readlink(lake / "current") == f"releases/{release.name}"
+    assert f"{lake}/current/site/index.html" in said and "3 checkpoints, step0 to main" in said
+    manifest = json.loads((release / "release.json").read_text())
+    for name, entry in manifest["files"].items():
+        content = (release / name).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (entry["bytes"], entry["sha256"])
+    with duckdb.connect(str(release / "warehouse.duckdb"), read_only=True) as connection:
+        tables = {name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()}
+        assert connection.execute("select count(*) from duckdb_views() where not internal").fetchone() == (0,)
+        for name in tables:
+            count = connection.execute(f"select count(*) from {name}").fetchone()[0]
+            copied = connection.execute(f"select count(*) from '{release}/marts/{name}.parquet'").fetchone()[0]
+            assert count == copied == manifest["rows"][name], name
+    assert tables == set(manifest["rows"])
+    assert {"dim_checkpoints", "fct_role_memberships", "fct_check_results"} <= tables
+    assert not list(release.rglob("*.wal"))
+    assert not list((lake / ".incoming").iterdir())
+
+
+def test_the_release_lists_every_check(finished):
+    checks = rows(finished[0], "select home, stage, count(*), count(distinct table_name) from fct_check_results group by all")
+    found = {(home, stage): (count, tables) for home, stage, count, tables in checks}
+    assert found["great_expectations", "raw"][0] >= 3 * 10 and found["great_expectations", "raw"][1] == 6
+    assert found["great_expectations", "release"][0] > 3
+    assert found["dbt", "warehouse"][0] > 50
+    assert rows(finished[0], "select count(*) from fct_check_results where result = 'fail'") == [(0,)]
+
+
+def test_a_second_refresh_does_nothing_and_imports_no_torch(lake, series, facts_directory):
+    before = tree(lake)
+    script = (
+        "import sys\nfrom timecourse.cli import app\n"
+        "try:\n    app(sys.argv[1:])\nfinally:\n"
+        "    print({'torch', 'dbt', 'great_expectations', 'altair'} & set(sys.modules))"
+    )
+    flags = ["--checkpoints", series, "--facts", facts_directory, "--lake", lake, "--series", "s", "--tau", "0.03"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "refresh", *map(str, flags)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nothing to do" in done.stdout and "set()" in done.stdout
+    assert tree(lake) == before
+
+
+def test_only_a_new_checkpoint_is_extracted(refresh, lake, series):
+    before = tree(lake)
+    save_checkpoint(series / "step200", seed=7, clip_qkv=0.8)
+    done = refresh()
+    assert done.returncode == 0, done.stderr
+    assert "extracted 1 of 4" in done.stdout
+    after = tree(lake)
+    assert all(after[path] == digest for path, digest in before.items() if path.startswith(("raw", "commits", "releases")))
+    names = rows(lake, "select checkpoint_name from dim_checkpoints order by checkpoint_index")
+    assert names == [("step0",), ("step100-tokens1B",), ("step200",), ("main",)]
+
+
+def test_changed_weights_replace_the_extraction(refresh, lake, series):
+    save_checkpoint(series / "step0", seed=8, clip_qkv=0.8)
+    (old,) = [path for path in tree(lake) if path.startswith("raw") and "step0" in path and path.endswith("/prompts.parquet")]
+    before = rows(lake, "select * from fct_component_activities where checkpoint_id = 's/step0' order by all")
+    assert "extracted 1 of 3" in refresh().stdout
+    assert rows(lake, "select * from fct_component_activities where checkpoint_id = 's/step0' order by all") != before
+    assert not (lake / old).exists()
+    assert rows(lake, "select count(*) from dim_checkpoints") == [(3,)]
+
+
+def test_other_settings_extract_anew_and_theta_only_builds(refresh, lake):
+    assert "extracted 3 of 3" in refresh("--tau", "0.05").stdout
+    assert rows(lake, "select distinct tau_id from fct_role_memberships order by 1") == [("0.03",), ("0.05",)]
+    extracted = {path for path in tree(lake) if path.startswith("raw")}
+    done = refresh("--tau", "0.05", "--theta", "0.4")
+    assert "extracted" not in done.stdout and "θ = 0.4" in done.stdout
+    assert {path for path in tree(lake) if path.startswith("raw")} == extracted
+
+
+def test_a_withdrawn_checkpoint_disappears(refresh, lake, run):
+    done = run("withdraw", "s/step0", "--lake", lake)
+    assert done.returncode == 0, done.stderr
+    assert refresh(command="build").returncode == 0
+    names = rows(lake, "select checkpoint_name from dim_checkpoints order by checkpoint_index")
+    assert names == [("step100-tokens1B",), ("main",)]
+    for table in ("fct_component_histories", "fct_fact_predictions", "fct_check_results"):
+        assert rows(lake, f"select count(*) from {table} where checkpoint_id = 's/step0'") == [(0,)]
+    assert "no committed checkpoint is called" in run("withdraw", "s/step0", "--lake", lake).stderr
+
+
+def test_a_lost_or_corrupt_build_database_gives_the_same_marts(refresh, lake):
+    query = "select * from fct_component_histories order by all"
+    before = rows(lake, query), rows(lake, "select * from fct_role_stabilities order by all")
+    database = lake / "build" / "warehouse.duckdb"
+    for damage in (lambda: database.unlink(), lambda: database.write_bytes(b"no database" * 1000)):
+        damage()
+        (lake / "current").unlink()
+        assert refresh(command="build").returncode == 0
+        assert (rows(lake, query), rows(lake, "select * from fct_role_stabilities order by all")) == before
+
+
+def test_a_failed_gate_keeps_the_last_release_and_exits_3(refresh, lake, series, run):
+    release = os.readlink(lake / "current")
+    (commit,) = [file for file in (lake / "commits").glob("*/*.json") if "step0" in file.name]
+    directory = lake / json.loads(commit.read_text())["directory"]
+    with duckdb.connect() as connection:  # a copy of every prediction: keys are no longer unique
+        file = directory / "predictions.parquet"
+        connection.execute(f"create table rows as from '{file}' union all from '{file}'")
+        connection.execute(f"copy rows to '{file}' (format parquet)")
+    checked = run("check", "--lake", lake)
+    assert checked.returncode == 3 and "fail: predictions of s/step0" in checked.stdout
+    shutil.rmtree(lake / "build")
+    (series / "main").rename(series / "step300")
+    done = refresh()
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "failing rows" in done.stderr and done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert os.readlink(lake / "current") == release
+
+
+def test_a_raw_gate_refuses_before_the_commit(lake, series, facts_directory, monkeypatch):
+    """The gate stands between extraction and commit: an extraction with a wrong peak is never committed."""
+    from rich.console import Console
+
+    from timecourse.config import load_settings
+    from timecourse.errors import GateError
+    from timecourse.extract import job
+    from timecourse.refresh import refresh as refresh_lake
+
+    def broken_extract(request, directory, machine, progress):
+        rows = job_extract(request, directory, machine, progress)
+        with duckdb.connect() as connection:
+            file = directory / "attributions.parquet"
+            connection.execute(f"create table rows as select * replace (2::float as peak) from '{file}'")
+            connection.execute(f"copy rows to '{file}' (format parquet)")
+        return rows
+
+    job_extract = job.extract
+    monkeypatch.setattr(job, "extract", broken_extract)
+    save_checkpoint(series / "step200", seed=7)
+    before = tree(lake)
+    flags = {
+        ("series", "checkpoints"): series,
+        ("series", "name"): "s",
+        ("facts", "directory"): facts_directory,
+        ("measurement", "tau"): ["0.03"],
+        ("lake", "directory"): lake,
+    }
+    with pytest.raises(GateError, match="step200"):
+        refresh_lake(load_settings(None, flags), Console(quiet=True))
+    assert tree(lake) == before
+
+
+@pytest.mark.parametrize("damage", ["nan", "torn", "facts"])
+def test_what_is_refused_leaves_the_lake_as_it_was(refresh, lake, series, tmp_path, damage):
+    before = tree(lake)
+    save_checkpoint(series / "step150", seed=3)
+    flags = []
+    if damage == "nan":
+        save_checkpoint(series / "step200", seed=4, scale=float("nan"))
+    elif damage == "torn":
+        weights = save_checkpoint(series / "step200", seed=4) / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+    else:
+        (tmp_path / "facts").mkdir()
+        fact = {"name": "x", "prompt_templates": ["{} " + "is " * 70], "samples": [{"subject": "a", "object": "b"}]}
+        (tmp_path / "facts" / "x.json").write_text(json.dumps(fact))
+        flags = ["--facts", tmp_path / "facts"]
+    done = refresh(*flags)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert tree(lake) == before
+
+
+def test_a_full_disk_loses_nothing(facts_directory, lake, series):
+    """A file may not grow beyond 20 kB here: the extraction cannot be written."""
+    before = tree(lake)
+    save_checkpoint(series / "step200", seed=7, clip_qkv=0.8)
+    script = (
+        "import resource, signal, sys\n"
+        "from timecourse.extract import measurement\n"
+        "original = measurement.write_table\n"
+        "def limited(*arguments):\n"
+        "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+        "    return original(*arguments)\n"
+        "measurement.write_table = limited\n"
+        "from timecourse.cli import main\n"
+        "sys.argv = ['timecourse', *sys.argv[1:]]\n"
+        "main()\n"
+    )
+    flags = ["--checkpoints", series, "--facts", facts_directory, "--lake", lake, "--series", "s", "--tau", "0.03"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "refresh", *map(str, flags)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.count("\n") == 1 and "File too large" in done.stderr, done.stderr
+    assert tree(lake) == before
+
+
+def test_a_second_run_at_the_same_time_is_told_so(refresh, lake):
+    from filelock import FileLock
+
+    with FileLock(lake / ".lock"):
+        done = refresh()
+    assert done.returncode == 75 and "another run is writing" in done.stderr
+
+
+def test_leftovers_of_a_killed_run_are_removed(refresh, lake):
+    (lake / ".incoming" / "torn").mkdir()
+    (lake / ".incoming" / "torn" / "prompts.parquet").write_bytes(b"PAR1")
+    orphan = lake / "raw" / "x" / "y" / "z"
+    orphan.mkdir(parents=True)
+    assert refresh().returncode == 0
+    assert not (lake / ".incoming" / "torn").exists() and not orphan.exists()
+
+
+def test_two_series_in_one_lake(run, refresh, lake, series_directory, facts_directory):
+    flags = ["--checkpoints", series_directory, "--facts", facts_directory, "--lake", lake, "--tau", "0.03"]
+    done = run("refresh", *flags, "--series", "o'ther/=<b>", "--complete")
+    assert done.returncode == 0, done.stderr
+    provisional = dict(rows(lake, "select distinct series_id, is_provisional from dim_checkpoints"))
+    assert provisional == {"s": True, "o'ther/=<b>": False}
+    # equal weights in two series are no news; and the first series' refresh keeps what the second declared
+    assert refresh().stdout.startswith("nothing to do")
+    mine, other = (
+        rows(lake, f"select * exclude (series_id, checkpoint_id, relation_id) from fct_role_memberships where series_id = {name}")
+        for name in ("'s'", "'o''ther/=<b>'")
+    )
+    assert sorted(map(str, mine)) == sorted(map(str, other)) and mine

@@ -1,0 +1,73 @@
+"""Builds that several tests look at; each is made once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from tests.warehouse.learning_lake import Course, commit_courses
+from tests.warehouse.random_lake import PARTITIONS, THETA, commit_random_lake
+from tests.warehouse.raw_lake import commit_golden
+from tests.warehouse.roles_twin import Checkpoint
+from timecourse.build import BuildResult, build_warehouse, marts
+
+Snapshot = dict[str, list[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A lake of the reference results after two builds: of three checkpoints, then of the fourth as well."""
+
+    lake: Path
+    directories: dict[str, Path]
+    first: BuildResult
+    second: BuildResult
+    read_by_second: str
+    """The compiled SQL with which the second build read attributions."""
+    snapshot: Snapshot
+    """The marts after the second build."""
+
+
+@dataclass(frozen=True)
+class RandomLake:
+    """One build over random activities and over accuracies that take every course."""
+
+    result: BuildResult
+    twins: dict[tuple[str, str, str], list[Checkpoint]]
+    courses: list[Course]
+
+
+def snapshot(database: Path) -> Snapshot:
+    """Every mart's rows, in an order of their own."""
+    names = marts(database)
+    with duckdb.connect(str(database), read_only=True) as connection:
+        return {name: connection.execute(f"from {name} order by all").fetchall() for name in names}
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
+    lake = tmp_path_factory.mktemp("it's a [golden] lake*")
+    directories = commit_golden(lake, ["step0-tokens0B", "step60-tokens1B", "step200-tokens2B"])
+    first = build_warehouse(lake, theta="0.1", complete_series=[])
+    # What was built is not read again: its files may as well be garbage.
+    for directory in directories.values():
+        (directory / "attributions.parquet").rename(directory / "kept")
+        (directory / "attributions.parquet").write_bytes(b"garbage")
+    directories |= commit_golden(lake, ["main"])
+    second = build_warehouse(lake, theta="0.1", complete_series=["golden"])
+    (compiled,) = lake.glob("build/dbt/compiled/**/stg_raw__attributions.sql")
+    for directory in directories.values():
+        if (directory / "kept").exists():
+            (directory / "kept").replace(directory / "attributions.parquet")
+    return Golden(lake, directories, first, second, compiled.read_text(), snapshot(second.database))
+
+
+@pytest.fixture(scope="session")
+def random_lake(tmp_path_factory: pytest.TempPathFactory) -> RandomLake:
+    lake = tmp_path_factory.mktemp("random")
+    twins = commit_random_lake(lake)
+    courses = commit_courses(lake)
+    result = build_warehouse(lake, theta=THETA, complete_series=[PARTITIONS[0].series_id])
+    return RandomLake(result, twins, courses)

@@ -1,0 +1,170 @@
+"""Random activities under awkward names: series, settings, branches, phases, shapes and taus in one lake."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.warehouse.raw_lake import commit
+from tests.warehouse.roles_twin import Checkpoint, Prompt
+
+THETA = "0.25"  # few positions and a coarse threshold: many rates equal it exactly
+TAU_IDS = ("0.01", "5x")
+RELATIONS = ("all", "l'île/of=\"x\" {{ ref('a') }}", "entity")
+
+
+@dataclass
+class Partition:
+    """What is comparable: a series under one setting. Its checkpoints are (name, phase, branch, step), in order."""
+
+    series_id: str
+    setting_id: str
+    layer_count: int
+    head_count: int
+    kv_head_count: int
+    checkpoints: list[tuple[str, str, str, int | None]]
+
+    def checkpoint_id(self, name: str) -> str:
+        return f"{self.series_id}/{name}"
+
+    @property
+    def components(self) -> list[str]:
+        layers = range(self.layer_count)
+        heads = [f"L{layer}H{head}" for layer in layers for head in range(self.head_count)]
+        return heads + [f"L{layer}F" for layer in layers]
+
+
+PARTITIONS = [
+    Partition(
+        "sé'ries \"one\" {{ var('x') }} %",
+        "setting",
+        2,
+        4,
+        2,
+        [
+            ("step9", "pretraining", "main", 9),
+            ("step10", "pretraining", "main", 10),
+            ("fi'nal {% raw %}", "pretraining", "main", None),
+            ("an=neal", "pretraining", "side/branch", 11),
+            ("anneal2", "pretraining", "side/branch", 12),
+            ("tuned", "a later phase", "main", 1),
+        ],
+    ),
+    Partition("sé'ries \"one\" {{ var('x') }} %", "other", 2, 4, 2, [("step9", "pretraining", "main", 9)]),
+    Partition("two", "setting", 5, 1, 1, [(f"step{step}", "pretraining", "main", step) for step in (1, 2, 4, 8)]),
+    Partition("three", "setting", 1, 6, 6, [(f"step{step}", "pretraining", "main", step) for step in (0, 100)]),
+]
+
+
+def commit_random_lake(lake: Path) -> dict[tuple[str, str, str], list[Checkpoint]]:
+    """Commit every partition; returns its checkpoints for the twin, by series, setting and tau."""
+    twins: dict[tuple[str, str, str], list[Checkpoint]] = {}
+    for number, partition in enumerate(PARTITIONS):
+        chance = random.Random(number)
+        prompts, tables = random_prompts(chance)
+        for index, (name, phase, branch, _) in enumerate(partition.checkpoints):
+            in_phase = [each for each, other, _, _ in partition.checkpoints if other == phase]
+            attributions: list[dict[str, Any]] = []
+            for tau_id in TAU_IDS:
+                active = random_activity(chance, partition.components, prompts, attributions, tau_id)
+                checkpoint = Checkpoint(partition.checkpoint_id(name), branch, prompts, active)
+                checkpoint.reference_id = partition.checkpoint_id(in_phase[-1])
+                twins.setdefault((partition.series_id, partition.setting_id, tau_id), []).append(checkpoint)
+            commit_random(lake, partition, index, {**tables, "attributions": attributions})
+            if (name, branch) == ("step9", "main"):  # between two checkpoints, one with its predictions only
+                commit_random(lake, partition, index, tables, checkpoint_name="step9.5", step=9)
+    return twins
+
+
+def random_prompts(chance: random.Random) -> tuple[list[Prompt], dict[str, list[dict[str, Any]]]]:
+    """Prompts of three relations with unequal facts and templates; and their raw tables, predictions included."""
+    prompts: list[Prompt] = []
+    tables: dict[str, list[dict[str, Any]]] = {"prompts": [], "prompt_tokens": [], "predictions": []}
+    for relation_number, relation_id in enumerate(RELATIONS):
+        for fact_number in range(2 + relation_number):
+            fact_id = f"{relation_id}/fact '{fact_number}' {{{{ }}}}"
+            for template_id in range(1 + relation_number % 2):
+                prompt_id = len(prompts)
+                special, template, subject, answer = (chance.randint(low, 2) for low in (0, 0, 1, 1))
+                spans = ["special"] * special + ["template"] * template + ["subject"] * subject + ["answer"] * answer
+                predicting = {at - 1 for at, span in enumerate(spans) if span == "answer"}
+                prompts.append(
+                    Prompt(
+                        relation_id,
+                        fact_id,
+                        {at for at, span in enumerate(spans) if span != "special"},
+                        {at for at, span in enumerate(spans) if span == "subject"},
+                        predicting,
+                    )
+                )
+                tables["prompts"].append(
+                    {
+                        "prompt_id": prompt_id,
+                        "relation_id": relation_id,
+                        "template_id": template_id,
+                        "fact_id": fact_id,
+                        "subject": "sub'ject",
+                        "object": "{{ object }}",
+                    }
+                )
+                tables["prompt_tokens"] += [
+                    {
+                        "prompt_id": prompt_id,
+                        "position": at,
+                        "span_role": span,
+                        "is_answer_predicting": at in predicting,
+                        "is_special": span == "special",
+                    }
+                    for at, span in enumerate(spans)
+                ]
+                tables["predictions"].append({"prompt_id": prompt_id, "readout": 0, "rank": chance.choice([0, 5, 50])})
+    return prompts, tables
+
+
+def random_activity(
+    chance: random.Random,
+    components: list[str],
+    prompts: list[Prompt],
+    attributions: list[dict[str, Any]],
+    tau_id: str,
+) -> dict[str, list[set[int]]]:
+    """Active positions of every component in every prompt, some of it concentrated on few prompts or on answers."""
+    active = {}
+    for component in components:
+        often = chance.choice([0, 0.1, 0.25, 0.5, 0.9])
+        spots = chance.choice(["everywhere", "answers", "one relation", "one fact"])
+        relation_id, fact_id = (lambda prompt: (prompt.relation_id, prompt.fact_id))(chance.choice(prompts))
+        active[component] = []
+        for prompt_id, prompt in enumerate(prompts):
+            where = prompt.target_positions if spots == "everywhere" else prompt.answer_predicting_positions
+            if (spots == "one relation" and prompt.relation_id != relation_id) or (
+                spots == "one fact" and prompt.fact_id != fact_id
+            ):
+                where = set()
+            positions = {at for at in sorted(where) if chance.random() < often}
+            active[component].append(positions)
+            attributions += [
+                {"tau_id": tau_id, "prompt_id": prompt_id, "position": at, "component_id": component}
+                for at in sorted(positions)
+            ]
+    return active
+
+
+def commit_random(lake: Path, partition: Partition, index: int, tables: dict[str, Any], **changes: Any) -> None:
+    name, phase, branch, step = partition.checkpoints[index]
+    values: dict[str, Any] = {
+        "checkpoint_name": name,
+        "phase": phase,
+        "stage": "2" if branch != "main" else "1",
+        "branch": branch,
+        "step": step,
+        "setting_id": partition.setting_id,
+        "tau_ids": list(TAU_IDS),
+        "taus": [0.01, 5 / (1 + 16 * partition.head_count)],
+        "layer_count": partition.layer_count,
+        "head_count": partition.head_count,
+        "kv_head_count": partition.kv_head_count,
+        **changes,
+    }
+    predictions = [{**row, "readout": partition.layer_count} for row in tables["predictions"]]
+    commit(lake, partition.series_id, tables={**tables, "predictions": predictions}, **values)

@@ -1,0 +1,86 @@
+"""What a build says when it cannot work, and when the data breaks a rule."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.warehouse.raw_lake import commit
+from timecourse.build import build_warehouse
+from timecourse.errors import UsageError, UserError
+
+PROMPTS = [{"prompt_id": 0, "relation_id": "r", "fact_id": "r/'f'", "subject": "s", "object": "o"}]
+TOKENS = [
+    {"prompt_id": 0, "position": 0, "span_role": "subject", "is_answer_predicting": True},
+    {"prompt_id": 0, "position": 1, "span_role": "answer"},
+]
+ATTRIBUTIONS = [{"tau_id": "0.05", "prompt_id": 0, "position": 0, "component_id": "L0F"}]
+PREDICTIONS = [{"prompt_id": 0, "readout": 4, "rank": 0}]
+
+
+def test_nothing_committed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no checkpoint is committed"):
+        build_warehouse(tmp_path, theta="0.1", complete_series=[])
+
+
+@pytest.mark.parametrize("theta", ["0", "1", "-0.1", "nan", "0.1; drop table x", "ten percent"])
+def test_theta_is_a_decimal_between_0_and_1(tmp_path: Path, theta: str) -> None:
+    commit(tmp_path, "s", "main", {"prompts": PROMPTS})
+    with pytest.raises(UsageError, match="theta"):
+        build_warehouse(tmp_path, theta=theta, complete_series=[])
+
+
+def test_an_unreadable_commit_is_named(tmp_path: Path) -> None:
+    commit(tmp_path, "s", "main", {"prompts": PROMPTS})
+    (path,) = tmp_path.glob("commits/*/*.json")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "schema_version": 99}))
+    with pytest.raises(UserError, match="newer timecourse"):
+        build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(UserError, match=path.name):
+        build_warehouse(tmp_path, theta="0.1", complete_series=[])
+
+
+def test_a_missing_raw_file_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    directory = commit(tmp_path, "s", "main", {"prompts": PROMPTS, "prompt_tokens": TOKENS})
+    (directory / "prompt_tokens.parquet").unlink()
+    with pytest.raises(UserError) as caught:
+        build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    assert "stg_raw__prompt_tokens failed" in str(caught.value)
+    assert "prompt_tokens.parquet" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", ""), "dbt speaks"
+
+
+def test_broken_data_is_a_result_with_its_rows(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tables = {
+        "prompts": PROMPTS * 2,
+        "prompt_tokens": TOKENS,
+        "attributions": ATTRIBUTIONS,
+        "predictions": PREDICTIONS,
+    }
+    commit(tmp_path, "s", "main", tables)
+    result = build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    (failed,) = (check for check in result.checks if check.result == "fail")
+    assert (failed.table_name, failed.severity) == ("stg_raw__prompts", "fail")
+    assert failed.rule == "unique_key([extraction_id, prompt_id])"
+    assert (failed.failing_row_count, failed.observed) == (1, "1 failing row")
+    (row,) = json.loads(failed.failing_rows)
+    assert (row["prompt_id"], row["row_count"]) == (0, 2)
+    assert capfd.readouterr() == ("", ""), "dbt speaks"
+
+
+def test_a_database_in_use_is_said_so(tmp_path: Path) -> None:
+    commit(tmp_path, "s", "main", {"prompts": PROMPTS})
+    (tmp_path / "build").mkdir()
+    script = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", script, str(tmp_path / "build" / "warehouse.duckdb")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.readline()
+        with pytest.raises(UserError, match="another process"):
+            build_warehouse(tmp_path, theta="0.1", complete_series=[])
+        process.stdin.close()

@@ -1,0 +1,82 @@
+"""The role marts of random activities equal a second, plain computation of the same definitions."""
+
+from collections import Counter
+from fractions import Fraction
+
+import duckdb
+import pytest
+
+from tests.warehouse.conftest import RandomLake
+from tests.warehouse.random_lake import PARTITIONS, RELATIONS, THETA
+from tests.warehouse.roles_twin import answer_rate, twin_marts
+
+COLUMNS = {
+    "fct_role_memberships": "checkpoint_id, component_id, role, scope_id, relation_id",
+    "fct_component_histories": "checkpoint_id, component_id, primary_role, previous_primary_role, "
+    "previous_checkpoint_id, has_changed, role_since_checkpoint_id, change_count",
+    "fct_role_stabilities": "checkpoint_id, component_kind, role, scope_id, member_count, iou_reference, iou_previous",
+    "fct_role_transitions": "from_checkpoint_id, to_checkpoint_id, component_kind, from_role, to_role, component_count",
+    "fct_turnovers": "from_checkpoint_id, to_checkpoint_id, component_kind, role, changed_count, component_count",
+    "fct_role_switches": "* exclude (series_id, setting_id, tau_id)",
+}
+
+
+@pytest.mark.parametrize("mart", COLUMNS)
+def test_mart_equals_its_twin(random_lake: RandomLake, mart: str) -> None:
+    with duckdb.connect(str(random_lake.result.database), read_only=True) as connection:
+        for (series_id, setting_id, tau_id), checkpoints in random_lake.twins.items():
+            rows = connection.execute(
+                f"select {COLUMNS[mart]} from {mart} where series_id = ? and setting_id = ? and tau_id = ?",
+                [series_id, setting_id, tau_id],
+            ).fetchall()
+            for checkpoint in checkpoints:
+                checkpoint.memberships.clear()
+            assert Counter(rows) == Counter(twin_marts(checkpoints, Fraction(THETA))[mart])
+
+
+def test_the_data_is_hard_enough(random_lake: RandomLake) -> None:
+    """Every role is held, and rates lie exactly on θ."""
+    held = Counter(
+        membership[1]
+        for checkpoints in random_lake.twins.values()
+        for checkpoint in checkpoints
+        for membership in checkpoint.memberships
+    )
+    assert min(held[role] for role in ("general", "entity", "relation_answer", "fact_answer")) > 10
+    ties = 0
+    for checkpoints in random_lake.twins.values():
+        for checkpoint in checkpoints:
+            for active in checkpoint.active.values():
+                for relation_id in RELATIONS:
+                    pairs = zip(checkpoint.prompts, active, strict=True)
+                    ties += answer_rate([pair for pair in pairs if pair[0].relation_id == relation_id]) == Fraction(
+                        THETA
+                    )
+    assert ties > 10
+
+
+def test_every_check_passes(random_lake: RandomLake) -> None:
+    assert {check.result for check in random_lake.result.checks} == {"pass"}
+
+
+def test_components_of_every_shape(random_lake: RandomLake) -> None:
+    with duckdb.connect(str(random_lake.result.database), read_only=True) as connection:
+        rows = connection.execute("select series_id, component_id, kv_head from dim_components").fetchall()
+    for partition in PARTITIONS:
+        of_series = {component: kv_head for series_id, component, kv_head in rows if series_id == partition.series_id}
+        assert sorted(of_series) == sorted(partition.components)
+    assert [
+        kv_head
+        for series_id, component, kv_head in sorted(rows)
+        if series_id.startswith("s") and component[:3] == "L1H"
+    ] == [0, 0, 1, 1]
+
+
+def test_a_checkpoint_of_predictions_only(random_lake: RandomLake) -> None:
+    """It is in the series and its predictions count; the role marts skip it."""
+    with duckdb.connect(str(random_lake.result.database), read_only=True) as connection:
+        counts = [
+            connection.execute(f"select count(*) from {mart} where checkpoint_id like '%/step9.5'").fetchall()[0][0]
+            for mart in ("dim_checkpoints", "fct_fact_predictions", "fct_component_histories", "fct_role_stabilities")
+        ]
+    assert counts == [2, 18, 0, 0]
