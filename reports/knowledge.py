@@ -143,7 +143,7 @@ def _accuracy_caption(partition: Partition, rows: list[Row], is_relations: bool)
         return f"{at}, top-1: {wording.listing(parts)}."
     best = max(rows, key=lambda row: row["top1_accuracy"])
     worst = min(rows, key=lambda row: row["top1_accuracy"])
-    if best is worst:
+    if len(rows) == 1:
         return (
             f"{at}, top-1 of {best['scope_id']}: {wording.percent(best['top1_accuracy'])} (n = {best['fact_count']:,})."
         )
@@ -237,7 +237,7 @@ def _convergence_chart(axis: charts.TrainingAxis, points: list[Row]) -> alt.Laye
         y=alt.Y(
             "relation:N",
             title=None,
-            axis=alt.Axis(labelLimit=150, labelPadding=12, grid=True, ticks=False, domain=False),
+            axis=alt.Axis(labelLimit=120, labelPadding=12, grid=True, ticks=False, domain=False),
         ),
         yOffset=alt.YOffset("metric:N", sort=metrics),
         color=alt.Color(
@@ -339,7 +339,7 @@ def _readouts(partition: Partition) -> Figure:
                 Column("fact_count", "Facts", "count"),
                 Column("top1_accuracy", "Top-1", "percent"),
                 Column("top10_accuracy", "Top-10", "percent"),
-                Column("median_rank", "Median rank", "decimal"),
+                Column("median_rank", "Median rank", "rank"),
             ],
             every,
         ),
@@ -416,7 +416,7 @@ def _facts(partition: Partition) -> Figure:
                 Column("is_known_top1", "Known", "flag"),
                 Column("is_known_top10", "In top 10", "flag"),
                 Column("is_known_all_tokens", "All tokens", "flag"),
-                Column("first_token_rank", "Rank", "decimal"),
+                Column("first_token_rank", "Rank", "rank"),
                 Column("mean_first_token_log_prob", "Log-prob., first token", "decimal"),
                 Column("mean_log_prob", "Log-prob., answer", "decimal"),
                 Column("first_known_checkpoint", "First known at"),

@@ -32,6 +32,7 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "count": wording.integer,
     "percent": wording.percent,
     "decimal": wording.decimal,
+    "rank": lambda value: wording.decimal(value, 1),
     "scientific": wording.scientific,
     "flag": lambda value: wording.NOT_AVAILABLE if value is None else "yes" if value else "no",
     "role": lambda value: wording.NOT_AVAILABLE if value is None else wording.ROLE_LABELS.get(value, value),
@@ -39,7 +40,7 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "hash": wording.short_hash,
     "code": lambda value: wording.NOT_AVAILABLE if value is None else str(value),
 }
-_NUMBERS = {"count", "percent", "decimal", "scientific"}
+_NUMBERS = {"count", "percent", "decimal", "rank", "scientific"}
 
 
 @dataclass(frozen=True)

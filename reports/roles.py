@@ -191,7 +191,7 @@ def _members(partition: Partition) -> Figure:
         .mark_rect()
         .encode(
             x=charts.checkpoint_columns(partition.checkpoints),
-            y=alt.Y("relation:N", title=None, axis=alt.Axis(labelLimit=150, ticks=False, domain=False)),
+            y=alt.Y("relation:N", title=None, axis=alt.Axis(labelLimit=120, ticks=False, domain=False)),
             color=alt.Color(
                 "members:Q",
                 title="components",

@@ -1,10 +1,11 @@
 """What tests of several rooms share: tiny real checkpoints, facts, and a release built from them."""
 
+import contextlib
+import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def save_checkpoint(directory: Path, *, seed: int = 0, scale: float = 6.0, **con
         model = OlmoForCausalLM(OlmoConfig(**options))
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.normal_(0, 0.02 * scale)
+                parameter.normal_().mul_(0.02 * scale)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
@@ -103,20 +104,36 @@ def series_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
-def run() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command line as a user does, in a process of its own."""
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended and what it said."""
 
-    def run_timecourse(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "timecourse.cli", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=cwd,
-            env={**os.environ, "COLUMNS": "200", **environment},
-            check=False,
-        )
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Finished]:
+    """Runs the command line as a user types it, in this process: importing torch and dbt once is enough."""
+    from timecourse.cli import main
+
+    def run_timecourse(*arguments: object, cwd: Path = Path()) -> Finished:
+        said, complained = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+        code: object = 0
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(complained),
+            contextlib.chdir(cwd),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setenv("COLUMNS", "200")
+            try:
+                main([str(argument) for argument in arguments])
+            except SystemExit as ended:
+                code = ended.code or 0
+        assert isinstance(code, int)
+        return Finished(code, said.buffer.getvalue().decode(), complained.buffer.getvalue().decode())
 
     return run_timecourse
 

@@ -291,11 +291,11 @@ def _check_results(results: Sequence[Any], database: Path) -> Iterator[CheckResu
 
 
 def _table_name(node: Any) -> str:
-    """The model that a generic test stands beside; the first fact table, else model, that a singular test reads."""
+    """The model that a generic test stands beside; the last fact table, else model, that a singular test reads."""
     if attached := getattr(node, "attached_node", None):
         return str(attached).split(".")[-1]
     names = [str(model).split(".")[-1] for model in node.depends_on.nodes]
-    return next((name for name in names if name.startswith("fct_")), names[0])
+    return [*names, *(name for name in names if name.startswith("fct_"))][-1]
 
 
 def _rule(node: Any) -> str:

@@ -298,10 +298,10 @@ def _show_checks(checks: "Sequence[CheckResult]", target: Console) -> None:
             target.print(escape(f"  failing rows ({result.failing_row_count}): {result.failing_rows}"), soft_wrap=True)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors that a user can mend are one line and an exit code; tracebacks are for bugs."""
     try:
-        app()
+        app(arguments)
     except UserError as error:
         if isinstance(error, GateError):
             _show_checks(error.failed, errors)

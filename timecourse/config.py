@@ -112,7 +112,7 @@ def load_settings(file: Path | None, flags: Mapping[tuple[str, str], Any]) -> Se
         file = Path(SETTINGS_FILE)
     content = {} if file is None else _read(file)
     for (section, key), value in flags.items():
-        if value is not None and value != [] and isinstance(content.setdefault(section, {}), dict):
+        if value not in (None, [], ()) and isinstance(content.setdefault(section, {}), dict):
             content[section][key] = value
     try:
         return Settings.model_validate(content)

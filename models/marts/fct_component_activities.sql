@@ -54,7 +54,7 @@ silences as (
 activities_and_silences as (
 
     select * exclude (relation_id, is_above_theta) from activities
-    union all
+    union all by name
     select * from silences
 
 ),

@@ -1,0 +1,6 @@
+"""Runs the short benchmarks one after the other; each writes `benchmarks/out/<name>.json` and prints a Markdown table."""
+
+from benchmarks import attribution
+
+if __name__ == "__main__":
+    attribution.main()
