@@ -28,7 +28,7 @@ demo: $(INSTALLED)
 	$(BIN)/timecourse demo
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
@@ -37,7 +37,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p timecourse
-	$(BIN)/sqlfluff lint --disable-progress-bar models dbt_project/tests
+	$(BIN)/sqlfluff lint --disable-progress-bar models dbt_project/tests/*.sql
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

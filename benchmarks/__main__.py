@@ -1,4 +1,4 @@
-"""Runs the short benchmarks one after the other; each writes `benchmarks/out/<name>.json` and prints a Markdown table."""
+"""Runs the short benchmarks in turn; each writes `benchmarks/out/<name>.json` and prints a Markdown table."""
 
 from benchmarks import attribution
 

@@ -1,7 +1,7 @@
 """What attribution costs beside the model's own forward pass, and what batching brings, in one run.
 
-Three ways to treat the same prompts on the same random OLMo: the forward pass alone, the measurement one prompt at a time,
-and the measurement in padded batches. Ways alternate, so that a busy machine slows all of them; medians are compared.
+Three ways to treat the same prompts with the same tiny OLMo: the forward pass alone, the measurement one prompt at a
+time, and the measurement in padded batches. Ways alternate, so that a busy machine slows all of them; medians are compared.
 """
 
 import json
@@ -35,7 +35,10 @@ def main() -> None:
         checkpoints = Path(folder) / "checkpoints"
         pretrain(checkpoints, Facts().directory, small=True)
         request = ExtractionRequest(
-            "benchmark", find_checkpoints(checkpoints)[-1], load_relations(Path(folder) / "facts"), MeasurementSettings(("5x",))
+            "benchmark",
+            find_checkpoints(checkpoints)[-1],
+            load_relations(Path(folder) / "facts"),
+            MeasurementSettings(("5x",)),
         )
         model = LoadedModel(request.checkpoint, "float32", "cpu")
         prompts = sorted(prompts_of(request), key=lambda prompt: len(prompt.token_ids))

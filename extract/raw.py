@@ -110,7 +110,7 @@ TABLES: dict[str, pa.Schema] = {
         ("extraction_id", _text, False),
         ("prompt_id", pa.int32(), False),
         ("position", pa.int16(), False),
-        # a component; L3RA / L3RF, the residual in layer 3's attention / FFN sum; L3BA, what is left of its attention bias
+        # a component; L3RA / L3RF, the residual in layer 3's attention / FFN sum; L3BA, what is left of the bias
         ("component_id", _text, False),
         ("c_direct", pa.float32(), False),
         ("stream_norm", pa.float32(), True),  # norm of the sum; on the residual's rows only

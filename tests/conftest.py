@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(os.environ.get("TIMECOURSE_GOLDEN", Path(__file__).parent / "golden"))
-"""Reference results of the published pipeline. The folder here holds one of the four checkpoints; TIMECOURSE_GOLDEN names
-another folder of the same shape that holds all."""
+"""Reference results of the published pipeline. The folder here holds one of the four checkpoints; TIMECOURSE_GOLDEN
+names another folder of the same shape that holds all."""
 
 FACTS = {
     "capital_of": (
@@ -59,11 +59,18 @@ def train_tokenizer():
         special_tokens=["<|endoftext|>", "<|padding|>"],
         show_progress=False,
     )
-    text = [template.format(subject) + " " + answer for _, templates, samples in FACTS.values()
-            for template in templates for subject, answer in samples]
+    text = [
+        template.format(subject) + " " + answer
+        for _, templates, samples in FACTS.values()
+        for template in templates
+        for subject, answer in samples
+    ]
     tokenizer.train_from_iterator(text * 3, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|padding|>", clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<|padding|>",
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -139,7 +146,9 @@ def run() -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
-def golden_release(tmp_path_factory: pytest.TempPathFactory, series_directory: Path, facts_directory: Path, run) -> Path:
+def golden_release(
+    tmp_path_factory: pytest.TempPathFactory, series_directory: Path, facts_directory: Path, run
+) -> Path:
     """The folder of a release made by the real command from `series_directory`."""
     lake = tmp_path_factory.mktemp("release") / "lake"
     flags = ["--checkpoints", series_directory, "--facts", facts_directory, "--series", "tiny", "--lake", lake]

@@ -26,7 +26,9 @@ def test_sql_as_table_csv_json_and_parquet(run, golden_release, tmp_path):
     assert pl.read_parquet(output)["component_id"].to_list() == ["L0F", "L1F", "L2F"]
 
 
-@pytest.mark.parametrize("statement", ["select * from nowhere", "selec 1", "drop table dim_series", "create table x (y int)"])
+@pytest.mark.parametrize(
+    "statement", ["select * from nowhere", "selec 1", "drop table dim_series", "create table x (y int)"]
+)
 def test_sql_errors_are_one_line(run, golden_release, statement):
     done = run("sql", statement, "--lake", lake_of(golden_release))
     assert done.returncode == 1

@@ -25,7 +25,7 @@ import duckdb
 import timecourse
 from timecourse.checks import CheckResult
 from timecourse.errors import UsageError, UserError
-from timecourse.extract.raw import SCHEMA_VERSION
+from timecourse.lake import Lake
 
 PACKAGE = Path(timecourse.__file__).parent
 """Where `dbt_project/` and `models/` are found, side by side."""
@@ -88,7 +88,8 @@ def build_warehouse(
         _remove(database)
         _create(database, fingerprint)
         seen = frozenset()
-    results = _run_dbt(build, database, _variables(commits, seen, theta, complete_series))
+    _write_inputs(database, commits, seen)
+    results = _run_dbt(build, database, {"theta": theta, "complete_series": list(complete_series)})
 
     committed = {commit.extraction_id for commit in commits}
     attributed = {commit.extraction_id for commit in commits if "attributions" in commit.files}
@@ -112,47 +113,37 @@ def marts(database: Path) -> list[str]:
 
 
 def _read_commits(lake: Path) -> list[_Commit]:
-    commits = []
-    for path in sorted(lake.glob("commits/*/*.json")):
-        if path.name.startswith("."):
-            continue
-        try:
-            commit = json.loads(path.read_text(encoding="utf-8"))
-            directory = lake.resolve() / commit["directory"]
-            commits.append(
-                _Commit(
-                    extraction_id=commit["extraction_id"],
-                    schema_version=commit["schema_version"],
-                    files={
-                        table: directory / file["path"] for table, file in commit["files"].items() if file["rows"] > 0
-                    },
-                )
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"the commit {path} cannot be read ({error!r}); extract the checkpoint again") from error
-        if commits[-1].schema_version > SCHEMA_VERSION:
-            raise UserError(f"the commit {path} was written by a newer timecourse; update this one")
+    commits = [
+        _Commit(
+            extraction_id=commit.extraction_id,
+            schema_version=commit.content["schema_version"],
+            files={
+                table: lake.resolve() / commit.content["directory"] / file["path"]
+                for table, file in commit.content["files"].items()
+                if file["rows"] > 0
+            },
+        )
+        for commit in Lake(lake).commits()
+    ]
     if not commits:
         raise UserError(f"no checkpoint is committed in {lake}; extract one first")
     return commits
 
 
-def _variables(
-    commits: Sequence[_Commit], seen: frozenset[str], theta: str, complete_series: Sequence[str]
-) -> dict[str, Any]:
-    """The dbt variables; dbt_project.yml says what each means."""
+def _write_inputs(database: Path, commits: Sequence[_Commit], seen: frozenset[str]) -> None:
+    """Leave in the database which files to read and which extractions to keep; the macro build_input reads it."""
     raw_files: dict[str, dict[int, list[str]]] = {}
     for commit in commits:
         for table, path in commit.files.items():
             if table in _READ_ONCE and commit.extraction_id in seen:
                 continue
             raw_files.setdefault(table, {}).setdefault(commit.schema_version, []).append(_literal_path(path))
-    return {
-        "theta": theta,
-        "raw_files": raw_files,
-        "committed_extractions": [commit.extraction_id for commit in commits],
-        "complete_series": list(complete_series),
-    }
+    inputs = {"raw_files": raw_files, "committed_extractions": [commit.extraction_id for commit in commits]}
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("create or replace table build_inputs (name varchar, value varchar)")
+        connection.executemany(
+            "insert into build_inputs values (?, ?)", [(k, json.dumps(v)) for k, v in inputs.items()]
+        )
 
 
 def _literal_path(path: Path) -> str:

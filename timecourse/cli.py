@@ -220,7 +220,7 @@ def status(context: typer.Context, settings: SettingsFile = None, lake: LakeDire
     release = opened.current_release()
     console.print(f"current release: {escape(release.name)}")
     for line in findings(release):
-        console.print(escape(line))
+        console.print(escape(line), soft_wrap=True)
 
 
 @app.command()
@@ -279,9 +279,12 @@ def _tell(outcome: "Outcome") -> None:
     if not outcome.extracted and not outcome.published:
         console.print("nothing to do: every checkpoint is committed, and the release is made from them")
     for line in findings(outcome.release):
-        console.print(escape(line))
+        console.print(escape(line), soft_wrap=True)
     if outcome.seconds:
-        console.print("time: " + ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in outcome.seconds.items()))
+        console.print(
+            "time: " + ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in outcome.seconds.items()),
+            soft_wrap=True,
+        )
     folder = outcome.release.parent.parent / "current"
     console.print(f"warehouse: {escape(str(folder / 'warehouse.duckdb'))}", soft_wrap=True)
     console.print(f"report: {escape(str(folder / 'site' / 'index.html'))}", soft_wrap=True)

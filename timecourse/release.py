@@ -4,13 +4,14 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import astuple, fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 import timecourse
 from timecourse.build import marts
@@ -129,16 +130,12 @@ def _copy_marts(build: Path, warehouse: Path) -> dict[str, int]:
 
 
 def _write_checks(warehouse: Path, checks: Sequence[CheckResult]) -> int:
-    columns = ", ".join(
-        f"{field.name} {'bigint' if field.name == 'failing_row_count' else 'varchar'}" for field in fields(CheckResult)
-    )
+    names = [field.name for field in fields(CheckResult)]
+    types = {name: pa.int64() if name == "failing_row_count" else pa.string() for name in names}
+    rows = pa.Table.from_pylist([asdict(check) for check in checks], schema=pa.schema(types.items()))
     with duckdb.connect(str(warehouse)) as connection:
-        connection.execute(f"create table fct_check_results ({columns})")
-        marks = ", ".join("?" for _ in fields(CheckResult))
-        if checks:
-            connection.executemany(
-                f"insert into fct_check_results values ({marks})", [astuple(check) for check in checks]
-            )
+        connection.register("rows", rows)
+        connection.execute("create table fct_check_results as from rows")
         connection.execute("checkpoint")
     return len(checks)
 

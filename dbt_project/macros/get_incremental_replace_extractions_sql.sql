@@ -5,7 +5,7 @@
 -#}
 {% macro get_incremental_replace_extractions_sql(arguments) %}
     {%- set columns = get_quoted_csv(arguments['dest_columns'] | map(attribute='name')) %}
-    {%- set committed = var('committed_extractions') %}
+    {%- set committed = build_input('committed_extractions') %}
 
     delete from {{ arguments['target_relation'] }}
     where

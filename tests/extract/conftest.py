@@ -18,7 +18,9 @@ def golden_extractions(golden: Path, tmp_path_factory: pytest.TempPathFactory) -
     for checkpoint in find_checkpoints(golden / "models"):
         directory = tmp_path_factory.mktemp(checkpoint.name)
         settings = MeasurementSettings(taus=("0.05", "0.15"))
-        extract(ExtractionRequest("golden", checkpoint, load_relations(golden / "facts"), settings), directory, Machine())
+        extract(
+            ExtractionRequest("golden", checkpoint, load_relations(golden / "facts"), settings), directory, Machine()
+        )
         tables[checkpoint.name] = {
             file.stem: pl.read_parquet(file).with_columns(pl.col(pl.Categorical).cast(pl.String))
             for file in directory.glob("*.parquet")

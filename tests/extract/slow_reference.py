@@ -1,4 +1,4 @@
-"""The measurement once more, independently: explicit loops in float64, written from its definition and from nothing else.
+"""The measurement once more: explicit loops in float64, written from its definition and from nothing else.
 
 Slow and plain on purpose. Only tests use it, on a handful of tokens.
 """

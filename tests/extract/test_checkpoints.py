@@ -131,7 +131,7 @@ def test_weights_that_are_not_finite_are_refused(series, value):
     *healthy, main = find_checkpoints(series)
     for one in healthy:
         one.check_finite()
-    with pytest.raises(UserError, match="'main'.*NaN or infinite"):
+    with pytest.raises(UserError, match=r"'main'.*NaN or infinite"):
         main.check_finite()
 
 

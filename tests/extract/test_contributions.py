@@ -78,7 +78,9 @@ def test_equal_to_the_slow_reference_in_float64(shape, length, order):
             assert float(found.attention.residual[0, query]) == pytest.approx(attention[query]["residual"], 1e-4, 1e-5)
             if shape["bias"]:
                 assert float(found.attention.bias[0, query]) == pytest.approx(attention[query]["bias"], 1e-4, 1e-5)
-            assert float(found.feed_forward.feed_forward[0, query]) == pytest.approx(feed_forward[query]["ffn"], 1e-4, 1e-5)
+            assert float(found.feed_forward.feed_forward[0, query]) == pytest.approx(
+                feed_forward[query]["ffn"], 1e-4, 1e-5
+            )
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -160,7 +162,9 @@ def test_each_heads_part_is_what_zeroing_it_takes_from_the_stream():
         with torch.no_grad():
             silenced.model.layers[1].self_attn.o_proj.weight[:, head * 8 : (head + 1) * 8] = 0
         changed = activations(silenced, ids)[0][1]
-        torch.testing.assert_close(layer.residual_between - changed.residual_between, written[:, :, head], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            layer.residual_between - changed.residual_between, written[:, :, head], rtol=0, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +192,9 @@ def test_the_completeness_error_shows_a_term_that_is_left_out(left_out, options)
 
 def test_a_sum_that_no_part_comes_closer_to_is_degenerate():
     layer = activations(random_olmo(), torch.arange(4)[None])[0][0]
-    opposed = dataclasses.replace(layer, feed_forward=-layer.residual_between, residual_after=layer.residual_between * 0)
+    opposed = dataclasses.replace(
+        layer, feed_forward=-layer.residual_between, residual_after=layer.residual_between * 0
+    )
     found = layer_contributions(opposed).feed_forward
     assert found.degenerate.all()
     assert float(found.residual.abs().max()) == float(found.feed_forward.abs().max()) == 0.0

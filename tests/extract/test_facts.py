@@ -86,7 +86,7 @@ def test_other_refusals(tmp_path):
 
 
 def test_the_facts_that_come_with_timecourse():
-    """10 relations × 50 facts in the paper's two groups; no subject twice in a relation; every relation has templates."""
+    """10 relations × 50 facts in the paper's two groups; no subject twice in a relation."""
     relations = load_relations(Facts().directory)
     assert len(relations) == 10
     assert {relation.group for relation in relations} == {"location", "name"}

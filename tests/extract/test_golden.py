@@ -79,8 +79,8 @@ def test_ranks_are_the_reference_ones_but_for_near_ties(golden, golden_extractio
 def test_contributions_after_the_threshold_are_the_reference_ones(
     golden, golden_extractions, monkeypatch, tau, as_published
 ):
-    """Within 3e-6 once the published pipeline's 1e-6 per coordinate is put back in; within 5e-5 as the contributions are
-    defined, in float32 and float64 alike.
+    """Within 3e-6 once the published pipeline's 1e-6 per coordinate is put back in; within 5e-5 as they are defined, in
+    float32 and float64 alike.
 
     At τ = 0.15 at most one contribution more or less than the reference's, of a checkpoint that holds few.
     """

@@ -62,7 +62,9 @@ def test_the_values_mean_what_they_say(tables):
     heads = active.filter(pl.col("component_id").str.contains("H"))
     split = sum(heads[f"score_{group}"] for group in ("subject", "answer", "template", "first"))
     assert (split - heads["score"]).abs().max() < 1e-4
-    assert active.filter((pl.col("peak") > pl.col("score") + 1e-6) | (pl.col("score_direct") > pl.col("score") + 1e-6)).is_empty()
+    assert active.filter(
+        (pl.col("peak") > pl.col("score") + 1e-6) | (pl.col("score_direct") > pl.col("score") + 1e-6)
+    ).is_empty()
     per_layer = tables["contributions"].with_columns(
         sum=pl.col("component_id").str.replace(r"H\d+$|RA$", "A").str.replace(r"RF$", "F")
     )

@@ -87,7 +87,12 @@ def test_candidates_are_the_relations_answers_at_the_same_place():
 @pytest.mark.parametrize(
     ("facts", "tokenizer", "length", "message"),
     [
-        ([("France", "Paris")], word_tokenizer(["The", "capital", "of", "France", "is"]), 64, "cannot write the answer"),
+        (
+            [("France", "Paris")],
+            word_tokenizer(["The", "capital", "of", "France", "is"]),
+            64,
+            "cannot write the answer",
+        ),
         ([("France", "Paris")], train_tokenizer(), 5, "more than the model's context of 5"),
     ],
 )

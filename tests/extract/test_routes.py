@@ -12,7 +12,11 @@ from timecourse.extract.routes import KEY_GROUPS, walk_routes
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-@given(shape=SHAPES, tau=st.sampled_from([0.0, 0.02, 0.06, 0.15, 0.4]), lengths=st.tuples(st.integers(1, 8), st.integers(1, 8)))
+@given(
+    shape=SHAPES,
+    tau=st.sampled_from([0.0, 0.02, 0.06, 0.15, 0.4]),
+    lengths=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+)
 def test_equal_to_a_walk_in_plain_loops(shape, tau, lengths):
     longest = max(lengths)
     ids = torch.zeros(2, longest, dtype=torch.long)
@@ -57,7 +61,9 @@ def check_target(routes, slow, tau, row, target, head_count, groups):
             at = (row, target, part)
             assert int(scores.edges[at]) == len(terms)
             assert float(scores.score[at]) == pytest.approx(sum(value for *_, value in terms), rel=1e-3, abs=1e-5)
-            assert float(scores.peak[at]) == pytest.approx(max([value for *_, value in terms], default=0), rel=1e-3, abs=1e-5)
+            assert float(scores.peak[at]) == pytest.approx(
+                max([value for *_, value in terms], default=0), rel=1e-3, abs=1e-5
+            )
             direct = sum(value for query, _, value in terms if query == target)
             assert float(scores.direct[at]) == pytest.approx(direct, rel=1e-3, abs=1e-5)
             if scores.by_key is not None:
