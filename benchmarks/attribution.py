@@ -1,7 +1,8 @@
 """What attribution costs beside the model's own forward pass, and what batching brings, in one run.
 
 Three ways to treat the same prompts with the same tiny OLMo: the forward pass alone, the measurement one prompt at a
-time, and the measurement in padded batches. Ways alternate, so that a busy machine slows all of them; medians are compared.
+time, and the measurement in padded batches. Ways alternate, so that a busy machine slows all of them; medians are
+compared.
 """
 
 import json

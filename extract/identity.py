@@ -66,6 +66,11 @@ class ExtractionRequest:
         return f"{self.series_id}/{self.checkpoint.name}"
 
     @property
+    def prompt_count(self) -> int:
+        """Every template with every fact."""
+        return sum(len(relation.prompt_templates) * len(relation.samples) for relation in self.relations)
+
+    @property
     def inputs(self) -> dict[str, Any]:
         """Everything the numbers depend on; kept in the commit file, so that a change can be named."""
         return {

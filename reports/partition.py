@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import duckdb
@@ -55,12 +56,16 @@ class Partition:
 
     @cached_property
     def checkpoints(self) -> list[Row]:
-        """The rows of dim_checkpoints by checkpoint_index, each with a unique `label`: its step, else its name."""
+        """The rows of dim_checkpoints by checkpoint_index, each with a `label`: its step, or else its name.
+
+        Where steps start again (another phase or branch), every label is the name.
+        """
         rows = self.rows("from dim_checkpoints order by checkpoint_index")
-        steps = [row["step"] for row in rows]
+        steps = [row["step"] for row in rows if row["step"] is not None]
+        is_growing = all(earlier < later for earlier, later in pairwise(steps))
         for row in rows:
-            is_plain = row["step"] is not None and steps.count(row["step"]) == 1
-            row["label"] = f"{row['step']:,}" if is_plain else row["checkpoint_name"]
+            is_number = is_growing and row["step"] is not None
+            row["label"] = f"{row['step']:,}" if is_number else row["checkpoint_name"]
         return rows
 
     @cached_property
@@ -91,7 +96,7 @@ class Partition:
             for row in self.checkpoints
             if row["is_reference"]
         ]
-        return f"The reference is {'; and '.join(parts)}"
+        return f"{'The reference is' if len(parts) == 1 else 'The references are'} {'; and '.join(parts)}"
 
 
 def list_partitions(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:

@@ -45,14 +45,14 @@ def refresh(settings: Settings, console: Console, *, do_extract: bool = True, do
             ExtractionRequest(settings.series_id, checkpoint, relations, settings.measurement_settings)
             for checkpoint in find_checkpoints(settings.checkpoints)
         ]
+        with _phase(outcome, "plan"):
+            _refuse_early(changed_or_new(lake.commits(), requests))
     with lake.locked():
         if do_extract:
-            lake.declare_series(settings.series_id, complete=settings.series.complete)
-            with _phase(outcome, "plan"):
-                missing = changed_or_new(lake.commits(), requests)
-            if missing:
+            if missing := changed_or_new(lake.commits(), requests):
                 with _phase(outcome, "extract"):
                     _extract_all(lake, settings, missing, console, outcome)
+            lake.declare_series(settings.series_id, complete=settings.series.complete)
         commits = lake.commits()
         outcome.committed = len(commits)
         if do_release and not is_current(lake, commits, settings.theta):
@@ -74,20 +74,28 @@ def changed_or_new(commits: Sequence[Commit], requests: Sequence[ExtractionReque
     return [request for request in requests if committed.get(request.checkpoint_id) != request.extraction_id]
 
 
+def _refuse_early(requests: Sequence[ExtractionRequest]) -> None:
+    """Refuse what can be refused before anything is extracted, so that a mistake leaves the lake as it was."""
+    if not requests:
+        return
+    from timecourse.extract.job import prompts_of
+
+    seen = set()
+    for request in requests:
+        request.checkpoint.check_finite()
+        if (tokenizer := request.checkpoint.tokenizer_sha256) not in seen:
+            prompts_of(request)
+            seen.add(tokenizer)
+
+
 def _extract_all(
     lake: Lake, settings: Settings, requests: Sequence[ExtractionRequest], console: Console, outcome: Outcome
 ) -> None:
-    """Everything that can be refused is refused before the first extraction, so that the lake stays as it was."""
     from timecourse.expectations.gate import gate_extraction
-    from timecourse.extract.job import Machine, extract, prompts_of
+    from timecourse.extract.job import Machine, extract
 
-    tokenizers_seen: dict[str, int] = {}
-    for request in requests:
-        request.checkpoint.check_finite()
-        if request.checkpoint.tokenizer_sha256 not in tokenizers_seen:
-            tokenizers_seen[request.checkpoint.tokenizer_sha256] = len(prompts_of(request))
     machine = Machine(settings.machine.device, settings.machine.batch_size, settings.machine.threads)
-    total = sum(tokenizers_seen[request.checkpoint.tokenizer_sha256] for request in requests)
+    total = sum(request.prompt_count for request in requests)
     done = 0
 
     def advance(finished: int) -> None:

@@ -71,7 +71,7 @@ def publish(lake: Lake, theta: str, warehouse_checks: Sequence[CheckResult]) -> 
         raw_checks = [check for commit in commits for check in commit.checks]
         rows["fct_check_results"] = _write_checks(warehouse, [*raw_checks, *release_checks, *warehouse_checks])
         _write_parquet(warehouse, folder / "marts")
-        render_site(warehouse, folder / "site")
+        render_site(warehouse, folder / "site", release_id)
         manifest = {
             "release_id": release_id,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

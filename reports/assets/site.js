@@ -33,10 +33,6 @@
     const spec = parsed(element.dataset.chart);
     if (axes && axisSwitch) setAxis(spec, axisSwitch.value);
     const columns = spec.facet && spec.columns ? fitColumns(spec, element.clientWidth) : 0;
-    (spec.params || []).forEach((parameter) => {
-      const control = parameter.bind && parameter.bind.element && document.querySelector(parameter.bind.element);
-      if (control) parameter.value = control.value;
-    });
     const before = drawn.get(element);
     if (before) before.finalize();
     const result = await window.vegaEmbed(element, spec, {

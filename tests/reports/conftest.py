@@ -219,8 +219,3 @@ def many_site(golden_release: Path, render: Callable[[Path], Site], tmp_path_fac
             connection.execute(f"insert into {table} select * replace ('../../<b>''\"' as tau_id) from {table}")
         connection.execute("delete from fct_component_histories where component_id = 'L0H0' and tau_id like '..%'")
     return render(folder / "warehouse.duckdb")
-
-
-@pytest.fixture(scope="session")
-def golden_release() -> Path:  # TEMPORARY
-    return Path("/tmp/dev/golden_release")

@@ -7,11 +7,13 @@ import re
 import shutil
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from timecourse.errors import UserError
 from timecourse.reports.charts import training_axis
 from timecourse.reports.page import TABLE_ROW_LIMIT, Column, Table, embed_json
+from timecourse.reports.partition import list_partitions, open_partition
 from timecourse.reports.site import render_site
 
 from .conftest import HOSTILE, Site, changed
@@ -472,6 +474,20 @@ def test_steps_that_start_again_leave_the_order_only() -> None:
     axis = training_axis(checkpoints([0, 1000, 50, 100]))
     assert list(axis.modes) == ["order"] and axis.default == "order"
     assert "does not grow" in axis.note
+
+
+def test_checkpoints_are_called_by_name_where_steps_start_again(golden_release: Path, tmp_path: Path) -> None:
+    def labels() -> list[str]:
+        with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
+            (key,) = list_partitions(connection)
+            return list(open_partition(connection, key, "release").labels.values())
+
+    with changed(golden_release, tmp_path):
+        pass
+    assert labels() == ["step 0", "step 100", "main"]
+    with changed(golden_release, tmp_path) as connection:
+        connection.execute("update dim_checkpoints set step = 50 where checkpoint_index = 2")
+    assert labels() == ["step0", "step100-tokens1B", "main"]
 
 
 @pytest.mark.parametrize("steps", [[None], [0], [7]])
