@@ -9,6 +9,7 @@ by zero is an error in DuckDB and would take the other rules of the same rows wi
 """
 
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -207,6 +208,8 @@ def _validate(frame: "pandas.DataFrame", rules: Sequence[Rule]) -> dict[str, boo
 def _batch_definition() -> Any:
     """Where Great Expectations takes a frame from: an ephemeral context, nothing on disk or sent out."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    # after dbt has set up the root logger, its INFO would reach the console
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 

@@ -134,7 +134,7 @@ def run() -> Callable[..., Finished]:
             contextlib.chdir(cwd),
             pytest.MonkeyPatch.context() as patch,
         ):
-            patch.setenv("COLUMNS", "200")
+            patch.setenv("COLUMNS", "80")
             try:
                 main([str(argument) for argument in arguments])
             except SystemExit as ended:

@@ -40,6 +40,8 @@ def test_history(run, golden_release):
     rows = json.loads(done.stdout)
     assert [row["checkpoint"] for row in rows] == ["step0", "step100-tokens1B", "main"]
     assert rows[0]["has_changed"] in (None, False)
+    shown = run("history", "L1H3", "--lake", lake_of(golden_release)).stdout
+    assert "step100-tokens1B" in shown and "relation_answer_count" in shown  # nothing is cut off at 80 columns
     assert "no component 'L9H9'" in run("history", "L9H9", "--lake", lake_of(golden_release)).stderr
     assert run("history", "head 3", "--lake", lake_of(golden_release)).returncode == 2
 

@@ -106,6 +106,7 @@ def demo(
 
     checkpoints, facts, relations = directory / "checkpoints", directory / "facts", Facts().directory
     if not is_pretrained(checkpoints, relations, facts, small=small):
+        console.print("pre-training a tiny OLMo on real facts")
         with progress_bar(console, "training steps") as at:
             pretrain(checkpoints, relations, facts, small=small, progress=at)
     settings = Settings.model_validate(
@@ -249,7 +250,7 @@ def sql(
     """Query the current release, opened read-only."""
     from timecourse.query import query, show
 
-    show(query(_lake(context), statement), format.value, output, console)
+    show(query(_lake(context), statement), format.value, output)
 
 
 @app.command()
@@ -265,7 +266,7 @@ def history(
     from timecourse.query import history as component_history
     from timecourse.query import show
 
-    show(component_history(_lake(context), component), format.value, output, console)
+    show(component_history(_lake(context), component), format.value, output)
 
 
 def _tell(outcome: "Outcome") -> None:

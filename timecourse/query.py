@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import polars
 
 Format = Literal["table", "csv", "json", "parquet"]
+UNLIMITED = 100_000
+"""Characters: tables are as wide as their content, whatever the terminal."""
 
 
 def query(lake: Lake, sql: str, parameters: list[str] | None = None) -> "polars.DataFrame":
@@ -57,14 +59,15 @@ def history(lake: Lake, component: str) -> "polars.DataFrame":
     return rows
 
 
-def show(rows: "polars.DataFrame", kind: Format, output: Path | None, console: Console) -> None:
+def show(rows: "polars.DataFrame", kind: Format, output: Path | None) -> None:
     """Print rows, or write them to `output`. Parquet needs an output unless it is piped on."""
     if kind == "table" and output is None:
         table = Table(*rows.columns, box=box.SIMPLE_HEAD)
         for row in rows.iter_rows():
             table.add_row(*("" if value is None else _cell(value) for value in row))
-        console.print(table, soft_wrap=not console.is_terminal)
-        console.print(f"{rows.height} row{'' if rows.height == 1 else 's'}", highlight=False)
+        console = Console(width=UNLIMITED, highlight=False)  # a number cut off looks like another number
+        console.print(table)
+        console.print(f"{rows.height} row{'' if rows.height == 1 else 's'}")
         return
     if kind == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("parquet is not for the terminal; say --output FILE, or pipe it on")
