@@ -208,8 +208,8 @@ def _validate(frame: "pandas.DataFrame", rules: Sequence[Rule]) -> dict[str, boo
 def _batch_definition() -> Any:
     """Where Great Expectations takes a frame from: an ephemeral context, nothing on disk or sent out."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    # after dbt has set up the root logger, its INFO would reach the console
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    # once dbt has given the root logger a handler, the INFO of this library would reach the console
+    logging.getLogger("great_expectations").propagate = False
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 

@@ -32,17 +32,23 @@ def tau_id(text: str) -> str:
         value = Decimal(number)
     except InvalidOperation as error:
         raise UsageError(f"tau {text!r} is neither a number nor a multiple such as 5x") from error
-    if not value.is_finite() or value < 0 or (not text.strip().endswith("x") and value >= 1):
-        raise UsageError(f"tau {text!r} must lie in [0, 1), or be a multiple such as 5x")
+    if not value.is_finite() or value <= 0 or (not text.strip().endswith("x") and value >= 1):
+        raise UsageError(f"tau {text!r} must lie between 0 and 1, or be a multiple such as 5x")
     canonical = f"{value.normalize():f}"
     return canonical + ("x" if text.strip().endswith("x") else "")
 
 
 def tau_value(identifier: str, head_count: int) -> float:
-    """τ for a model with H heads: `5x` is 5 / (1 + 16·H), a constant of the model and never of a prompt (method: 2)."""
-    if identifier.endswith("x"):
-        return float(identifier[:-1]) / (1 + 16 * head_count)
-    return float(identifier)
+    """τ for a model with H heads: `5x` is 5 / (1 + 16·H), a constant of the model and never of a prompt (method: 2).
+
+    Raises UsageError for a multiple that leaves nothing of this model's parts.
+    """
+    if not identifier.endswith("x"):
+        return float(identifier)
+    value = float(identifier[:-1]) / (1 + 16 * head_count)
+    if value >= 1:
+        raise UsageError(f"tau {identifier!r} is {value:.3g} for a model of {head_count} heads; it must be below 1")
+    return value
 
 
 def setting_id(settings: MeasurementSettings, facts_hash: str) -> str:
@@ -69,6 +75,11 @@ class ExtractionRequest:
     def prompt_count(self) -> int:
         """Every template with every fact."""
         return sum(len(relation.prompt_templates) * len(relation.samples) for relation in self.relations)
+
+    @property
+    def taus(self) -> list[float]:
+        """The route thresholds' values for this model, in the order of the settings."""
+        return [tau_value(tau, self.checkpoint.head_count) for tau in self.settings.taus]
 
     @property
     def inputs(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from timecourse.errors import UserError
 from timecourse.extract.contributions import LayerContributions, Norm, layer_contributions
 from timecourse.extract.families.base import LayerActivations, reading_layers
-from timecourse.extract.identity import ExtractionRequest, tau_value
+from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.loading import LoadedModel, load_tokenizer
 from timecourse.extract.predictions import read_out
 from timecourse.extract.prompts import Prompt, answer_candidates
@@ -54,7 +54,7 @@ class Measurement:
         self.request = request
         self.model = model
         self.prompts = prompts
-        self.taus = [tau_value(tau, model.head_count) for tau in request.settings.taus]
+        self.taus = request.taus
         self.candidates = answer_candidates(prompts)
         self.attributions, self.contributions, self.predictions = _Columns(), _Columns(), _Columns()
         self.completeness_error = 0.0

@@ -4,6 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import duckdb
+from altair.utils.schemapi import debug_mode
 from slugify import slugify
 
 from timecourse.errors import UserError
@@ -56,7 +57,9 @@ def _render_partition(
     folder.mkdir(parents=True, exist_ok=True)
     navigation = [(page.SLUG, page.TITLE) for page in PAGES]
     written = []
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
+    # Altair would check every part of every chart against its schema, which takes half of a report's time; the charts
+    # are the same whatever the data, and the tests draw all of them.
+    with duckdb.connect(str(warehouse), read_only=True) as connection, debug_mode(False):
         partition = open_partition(connection, key, release)
         for page in PAGES:
             written += write_page(page.build(partition), partition, folder, root, navigation)

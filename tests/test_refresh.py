@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,27 @@ def test_the_release_lists_every_check(finished):
     assert found["great_expectations", "release"][0] > 3
     assert found["dbt", "warehouse"][0] > 50
     assert rows(finished[0], "select count(*) from fct_check_results where result = 'fail'") == [(0,)]
+
+
+def test_intervals_are_wilsons_over_facts(finished):
+    """Recomputed from the formula (Wilson 1927, 95 %); null where one fact says nothing about others."""
+    found = rows(
+        finished[0],
+        """
+        select top1_accuracy, fact_count, top1_low, top1_high from fct_relation_accuracies
+        union all
+        select rate, fact_count, rate_low, rate_high from fct_component_activities""",
+    )
+    z = 1.959963984540054
+    for share, count, low, high in found:
+        if count < 2:
+            assert low is high is None
+            continue
+        centre = share + z * z / (2 * count)
+        half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+        bounds = [(centre - half) / (1 + z * z / count), (centre + half) / (1 + z * z / count)]
+        assert [low, high] == pytest.approx([max(0, bounds[0]), min(1, bounds[1])], abs=1e-12)
+    assert {count < 2 for _, count, _, _ in found} == {True, False}
 
 
 def test_a_second_refresh_does_nothing_and_imports_no_torch(lake, series, facts_directory):

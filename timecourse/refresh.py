@@ -82,6 +82,7 @@ def _refuse_early(requests: Sequence[ExtractionRequest]) -> None:
 
     seen = set()
     for request in requests:
+        _ = request.taus  # raises for a multiple that this model has too few heads for
         request.checkpoint.check_finite()
         if (tokenizer := request.checkpoint.tokenizer_sha256) not in seen:
             prompts_of(request)

@@ -50,9 +50,10 @@ def findings(release: Path) -> list[str]:
             accuracies = {row[0]: row[1:] for row in connection.execute(_ACCURACY, [series, setting]).fetchall()}
             if first in accuracies and last in accuracies:
                 start, (share, low, high, facts, majority) = accuracies[first], accuracies[last]
+                interval = "" if low is None else f" (95 % interval {low:.1%} to {high:.1%})"
                 lines.append(
-                    f"  facts known (every answer token top-1): {start[0]:.1%} → {share:.1%} of {facts} "
-                    f"(95 % interval {low:.1%} to {high:.1%}); the most frequent first tokens alone: {majority:.1%}"
+                    f"  facts known (every answer token top-1): {start[0]:.1%} → {share:.1%} of {facts}{interval}; "
+                    f"the most frequent first tokens alone: {majority:.1%}"
                 )
             roles: dict[str, dict[str, int]] = {}
             for checkpoint, role, heads in connection.execute(_ROLES, [series, setting, tau_id]).fetchall():
