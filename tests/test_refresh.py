@@ -272,30 +272,33 @@ def test_what_is_refused_leaves_the_lake_as_it_was(refresh, lake, series, tmp_pa
     assert tree(lake) == before
 
 
-def test_a_full_disk_loses_nothing(facts_directory, lake, series):
-    """A file may not grow beyond 20 kB here: the extraction cannot be written."""
+@pytest.mark.parametrize(("module", "function"), [("extract.measurement", "write_table"), ("release", "_copy_marts")])
+def test_a_full_disk_loses_nothing(facts_directory, lake, series, module, function):
+    """From the named step on, no file may grow beyond 20 kB: the extraction, or the release, cannot be written."""
     before = tree(lake)
     save_checkpoint(series / "step200", seed=7, clip_qkv=0.8)
-    script = (
-        "import resource, signal, sys\n"
-        "from timecourse.extract import measurement\n"
-        "original = measurement.write_table\n"
-        "def limited(*arguments):\n"
-        "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
-        "    return original(*arguments)\n"
-        "measurement.write_table = limited\n"
-        "from timecourse.cli import main\n"
-        "sys.argv = ['timecourse', *sys.argv[1:]]\n"
-        "main()\n"
-    )
+    script = f"""
+import resource, signal, sys
+from timecourse.{module} import {function} as original
+import timecourse.{module} as module
+def limited(*arguments):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    return original(*arguments)
+module.{function} = limited
+from timecourse.cli import main
+main(sys.argv[1:])
+"""
     flags = ["--checkpoints", series, "--facts", facts_directory, "--lake", lake, "--series", "s", "--tau", "0.03"]
     done = subprocess.run(
         [sys.executable, "-c", script, "refresh", *map(str, flags)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stdout
     assert done.stderr.count("\n") == 1 and "File too large" in done.stderr, done.stderr
-    assert tree(lake) == before
+    after = tree(lake)
+    assert {path: after.get(path) for path in before} == before
+    added = {path.split("/")[0] for path in after.keys() - before.keys()}
+    assert added == (set() if function == "write_table" else {"raw", "commits"})
 
 
 def test_a_second_run_at_the_same_time_is_told_so(refresh, lake):

@@ -1,11 +1,13 @@
 """The command line."""
 
 import errno
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import duckdb
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -311,12 +313,17 @@ def main(arguments: list[str] | None = None) -> None:
             _show_checks(error.failed, errors)
         _fail(str(error), error.exit_code)
     except OSError as error:
-        hint = "; free some space, then run it again" if error.errno == errno.ENOSPC else ""
         where = f": {error.filename}" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}{hint}", UserError.exit_code)
+        _fail(f"{error.strerror or error}{where}", UserError.exit_code)
+    except duckdb.Error as error:
+        if not isinstance(error, duckdb.IOException) and "Could not write file" not in str(error):
+            raise
+        _fail(str(error), UserError.exit_code)
 
 
 def _fail(message: str, code: int) -> None:
+    if os.strerror(errno.ENOSPC) in message:
+        message += "; free some space, then run it again"
     errors.print(f"error: {escape(' '.join(message.split()))}", soft_wrap=True)
     sys.exit(code)
 
