@@ -13,6 +13,19 @@ def lake_of(release):
     return release.parent.parent
 
 
+def test_the_small_demo_goes_the_whole_way_and_then_has_nothing_to_do(run, tmp_path):
+    done = run("demo", "--small", "--directory", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    lake = tmp_path / "demo" / "lake"
+    query = "select all_tokens_accuracy from fct_relation_accuracies where scope_kind = 'all' order by 1"
+    shares = [
+        row["all_tokens_accuracy"] for row in json.loads(run("sql", query, "--lake", lake, "--format", "json").stdout)
+    ]
+    assert len(shares) == 6 and shares[0] == 0 and shares[-1] >= 0.9
+    assert str(lake / "current" / "site" / "index.html") in done.stdout and "facts known" in done.stdout
+    assert "nothing to do" in run("demo", "--small", "--directory", tmp_path / "demo").stdout
+
+
 def test_sql_as_table_csv_json_and_parquet(run, golden_release, tmp_path):
     lake = lake_of(golden_release)
     query = "select component_id, layer from dim_components where component_kind = 'ffn' order by layer"

@@ -279,7 +279,9 @@ def _tell(outcome: "Outcome") -> None:
         console.print(f"extracted {len(outcome.extracted)} of {outcome.committed} committed checkpoints")
     if outcome.release is None:
         return
-    if not outcome.extracted and not outcome.published:
+    if outcome.published:
+        console.print(f"released {outcome.release.name}")
+    elif not outcome.extracted:
         console.print("nothing to do: every checkpoint is committed, and the release is made from them")
     for line in findings(outcome.release):
         console.print(escape(line), soft_wrap=True)

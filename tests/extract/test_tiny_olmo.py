@@ -11,7 +11,8 @@ import pytest
 
 from timecourse.errors import UserError
 from timecourse.extract.checkpoints import tiny_olmo
-from timecourse.extract.checkpoints.tiny_olmo import FULL, SMALL, is_pretrained, pretrain
+from timecourse.extract.checkpoints.tiny_corpus import FULL, SMALL, make_plan
+from timecourse.extract.checkpoints.tiny_olmo import is_pretrained, pretrain
 
 FACTS = Path(tiny_olmo.__file__).parents[1] / "default_facts"
 
@@ -170,7 +171,7 @@ def test_thread_count_and_random_state_are_restored(tmp_path: Path) -> None:
 
 
 def test_held_out_wordings_never_occur_in_training() -> None:
-    plan = tiny_olmo._plan(FACTS, small=False, seed=0)
+    plan = make_plan(FACTS, small=False, seed=0)
     wordings = [
         relation["prompt_templates"][0].format(sample["subject"]).lower()
         for relation in plan.probes.values()
@@ -185,7 +186,7 @@ def test_held_out_wordings_never_occur_in_training() -> None:
 
 
 def test_corpus_frequency_counts_the_sentences_that_state_the_fact() -> None:
-    plan = tiny_olmo._plan(FACTS, small=False, seed=0)
+    plan = make_plan(FACTS, small=False, seed=0)
     assert len(plan.sentences) == FULL.step_count * FULL.batch_size
     total = 0
     for relation in plan.probes.values():
