@@ -278,6 +278,8 @@ def _tell(outcome: "Outcome") -> None:
     if outcome.extracted:
         console.print(f"extracted {len(outcome.extracted)} of {outcome.committed} committed checkpoints")
     if outcome.release is None:
+        if not outcome.extracted:
+            console.print("nothing to do: every checkpoint is committed")
         return
     if outcome.published:
         console.print(f"released {outcome.release.name}")
