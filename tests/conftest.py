@@ -146,9 +146,7 @@ def run() -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
-def golden_release(
-    tmp_path_factory: pytest.TempPathFactory, series_directory: Path, facts_directory: Path, run
-) -> Path:
+def small_release(tmp_path_factory: pytest.TempPathFactory, series_directory: Path, facts_directory: Path, run) -> Path:
     """The folder of a release made by the real command from `series_directory`."""
     lake = tmp_path_factory.mktemp("release") / "lake"
     flags = ["--checkpoints", series_directory, "--facts", facts_directory, "--series", "tiny", "--lake", lake]

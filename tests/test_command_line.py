@@ -26,8 +26,8 @@ def test_the_small_demo_goes_the_whole_way_and_then_has_nothing_to_do(run, tmp_p
     assert "nothing to do" in run("demo", "--small", "--directory", tmp_path / "demo").stdout
 
 
-def test_sql_as_table_csv_json_and_parquet(run, golden_release, tmp_path):
-    lake = lake_of(golden_release)
+def test_sql_as_table_csv_json_and_parquet(run, small_release, tmp_path):
+    lake = lake_of(small_release)
     query = "select component_id, layer from dim_components where component_kind = 'ffn' order by layer"
     table = run("sql", query, "--lake", lake)
     assert table.returncode == 0 and "L2F" in table.stdout and "3 rows" in table.stdout
@@ -42,27 +42,27 @@ def test_sql_as_table_csv_json_and_parquet(run, golden_release, tmp_path):
 @pytest.mark.parametrize(
     "statement", ["select * from nowhere", "selec 1", "drop table dim_series", "create table x (y int)"]
 )
-def test_sql_errors_are_one_line(run, golden_release, statement):
-    done = run("sql", statement, "--lake", lake_of(golden_release))
+def test_sql_errors_are_one_line(run, small_release, statement):
+    done = run("sql", statement, "--lake", lake_of(small_release))
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-def test_history(run, golden_release):
-    done = run("history", "L1H3", "--lake", lake_of(golden_release), "--format", "json")
+def test_history(run, small_release):
+    done = run("history", "L1H3", "--lake", lake_of(small_release), "--format", "json")
     rows = json.loads(done.stdout)
     assert [row["checkpoint"] for row in rows] == ["step0", "step100-tokens1B", "main"]
     assert rows[0]["has_changed"] in (None, False)
-    shown = run("history", "L1H3", "--lake", lake_of(golden_release)).stdout
+    shown = run("history", "L1H3", "--lake", lake_of(small_release)).stdout
     assert "step100-tokens1B" in shown and "relation_answer_count" in shown  # nothing is cut off at 80 columns
-    assert "no component 'L9H9'" in run("history", "L9H9", "--lake", lake_of(golden_release)).stderr
-    assert run("history", "head 3", "--lake", lake_of(golden_release)).returncode == 2
+    assert "no component 'L9H9'" in run("history", "L9H9", "--lake", lake_of(small_release)).stderr
+    assert run("history", "head 3", "--lake", lake_of(small_release)).returncode == 2
 
 
-def test_status_check_and_report(run, golden_release, tmp_path):
-    lake = lake_of(golden_release)
+def test_status_check_and_report(run, small_release, tmp_path):
+    lake = lake_of(small_release)
     status = run("status", "--lake", lake)
-    assert status.returncode == 0 and golden_release.name in status.stdout and "tiny/step0" in status.stdout
+    assert status.returncode == 0 and small_release.name in status.stdout and "tiny/step0" in status.stdout
     check = run("check", "--lake", lake)
     assert check.returncode == 0, check.stdout
     assert "checks passed" in check.stdout

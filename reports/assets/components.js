@@ -24,11 +24,11 @@
     const checkpoint = Number(slider.value);
     checkpointName.textContent = data.checkpoints[checkpoint];
     slider.setAttribute("aria-valuetext", data.checkpoints[checkpoint]);
-    const counts = Object.fromEntries(data.roles.map((role) => [role, 0]));
+    const counts = Object.fromEntries(data.roles.map((role) => [role, { head: 0, FFN: 0 }]));
     cells.forEach((cell) => {
       const component = data.components[cell.dataset.component];
       const role = roleAt(component, checkpoint);
-      counts[role] += 1;
+      counts[role][component.name.endsWith("F") ? "FFN" : "head"] += 1;
       cell.className = `cell role-${role}`;
       cell.textContent = letter(role);
       cell.setAttribute("aria-label", `${component.name}: ${data.labels[role]}`);
@@ -36,7 +36,8 @@
       cell.setAttribute("aria-selected", String(component === selected));
     });
     Object.entries(counts).forEach(([role, count]) => {
-      document.querySelector(`[data-role-count="${role}"]`).textContent = String(count);
+      const words = Object.entries(count).map(([kind, number]) => `${number} ${kind}${number === 1 ? "" : "s"}`);
+      document.querySelector(`[data-role-count="${role}"]`).textContent = `(${words.join(", ")})`;
     });
     if (selected) describe();
   };

@@ -143,18 +143,16 @@ def changed(release: Path, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @pytest.fixture(scope="session")
-def site(golden_release: Path, render: Callable[[Path], Site]) -> Site:
+def site(small_release: Path, render: Callable[[Path], Site]) -> Site:
     """The site of the release as it is: one series, one setting, one tau."""
-    return render(golden_release / "warehouse.duckdb")
+    return render(small_release / "warehouse.duckdb")
 
 
 @pytest.fixture(scope="session")
-def hostile_site(
-    golden_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory
-) -> Site:
+def hostile_site(small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
     """The same release, with names that try to break out of every place they stand in."""
     folder = tmp_path_factory.mktemp("hostile")
-    with changed(golden_release, folder) as connection:
+    with changed(small_release, folder) as connection:
         columns = connection.execute(
             "select table_name, column_name from duckdb_columns() where data_type = 'VARCHAR' and not internal"
         ).fetchall()
@@ -171,10 +169,10 @@ def hostile_site(
 
 
 @pytest.fixture(scope="session")
-def small_site(golden_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+def small_site(small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
     """One checkpoint without a step, and a relation of one fact without an interval."""
     folder = tmp_path_factory.mktemp("small")
-    with changed(golden_release, folder) as connection:
+    with changed(small_release, folder) as connection:
         last = "(select checkpoint_id from dim_checkpoints order by checkpoint_index desc limit 1)"
         fact = "(select min(fact_id) from dim_facts where relation_id = 'leader_of')"
         connection.execute(f"create table kept as select {last} as checkpoint_id, {fact} as fact_id")
@@ -209,10 +207,10 @@ def small_site(golden_release: Path, render: Callable[[Path], Site], tmp_path_fa
 
 
 @pytest.fixture(scope="session")
-def many_site(golden_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+def many_site(small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Two taus, the second with an id that is no safe folder name and without the history of one head."""
     folder = tmp_path_factory.mktemp("many")
-    with changed(golden_release, folder) as connection:
+    with changed(small_release, folder) as connection:
         for (table,) in connection.execute(
             "select table_name from duckdb_columns() where column_name = 'tau_id' and not internal"
         ).fetchall():

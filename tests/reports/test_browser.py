@@ -186,12 +186,14 @@ def test_slider_repaints_the_component_map(window: Window, site: Site) -> None:
     for index in range(len(names)):
         page.locator("#map-checkpoint").fill(str(index))
         counts = site.query(
-            f"""select primary_role, count(*) from fct_component_histories join dim_checkpoints using (checkpoint_id)
+            f"""select primary_role, count_if(component_kind = 'head'), count_if(component_kind = 'ffn')
+            from fct_component_histories join dim_checkpoints using (checkpoint_id)
             where checkpoint_index = {index} group by all"""
         )
-        for role, count in counts:
-            assert page.locator(f"td.cell.role-{role}").count() == count
-            assert page.locator(f"[data-role-count={role}]").inner_text() == str(count)
+        for role, heads, ffns in counts:
+            assert page.locator(f"td.cell.role-{role}").count() == heads + ffns
+            words = f"({heads} head{'' if heads == 1 else 's'}, {ffns} FFN{'' if ffns == 1 else 's'})"
+            assert page.locator(f"[data-role-count={role}]").inner_text() == words
         painted.append(page.locator("table.map").inner_text())
     assert len(set(painted)) > 1, "the release cannot show a difference"
     assert page.locator("#map-checkpoint-name").inner_text() == "main"

@@ -78,9 +78,9 @@ def test_links_lead_to_files(site: Site, many_site: Site) -> None:
                 assert (path.parent / target).is_file(), f"{path.name}: {target}"
 
 
-def test_the_release_is_named_and_its_warehouse_not_touched(golden_release: Path, tmp_path: Path, site: Site) -> None:
-    assert f"release {golden_release.name}" in site.page("roles").text
-    shutil.copy(golden_release / "warehouse.duckdb", tmp_path / "warehouse.duckdb")
+def test_the_release_is_named_and_its_warehouse_not_touched(small_release: Path, tmp_path: Path, site: Site) -> None:
+    assert f"release {small_release.name}" in site.page("roles").text
+    shutil.copy(small_release / "warehouse.duckdb", tmp_path / "warehouse.duckdb")
     before = hashlib.sha256((tmp_path / "warehouse.duckdb").read_bytes()).hexdigest()
     render_site(tmp_path / "warehouse.duckdb", tmp_path / "site", "release-7")
     assert hashlib.sha256((tmp_path / "warehouse.duckdb").read_bytes()).hexdigest() == before
@@ -93,8 +93,8 @@ def test_a_missing_warehouse_is_the_users_error(tmp_path: Path) -> None:
         render_site(tmp_path / "warehouse.duckdb", tmp_path / "site")
 
 
-def test_an_empty_warehouse_is_the_users_error(golden_release: Path, tmp_path: Path) -> None:
-    with changed(golden_release, tmp_path) as connection:
+def test_an_empty_warehouse_is_the_users_error(small_release: Path, tmp_path: Path) -> None:
+    with changed(small_release, tmp_path) as connection:
         connection.execute("delete from dim_settings")
     with pytest.raises(UserError, match="no series"):
         render_site(tmp_path / "warehouse.duckdb", tmp_path / "site")
@@ -378,9 +378,9 @@ def test_pages_and_assets_are_small(site: Site) -> None:
     assert max(path.stat().st_size for path in site.folder.glob("*.html")) < 500_000
 
 
-def test_pages_stay_small_for_a_large_model(golden_release: Path, tmp_path: Path) -> None:
+def test_pages_stay_small_for_a_large_model(small_release: Path, tmp_path: Path) -> None:
     """48 layers of 48 heads at 40 checkpoints, with long examples; nothing else in the release, not even its checks."""
-    with changed(golden_release, tmp_path) as connection:
+    with changed(small_release, tmp_path) as connection:
         connection.execute("create table one as from dim_checkpoints where is_reference")
         connection.execute("create table example as from fct_component_examples limit 1")
         for (table,) in connection.execute(
@@ -476,16 +476,16 @@ def test_steps_that_start_again_leave_the_order_only() -> None:
     assert "does not grow" in axis.note
 
 
-def test_checkpoints_are_called_by_name_where_steps_start_again(golden_release: Path, tmp_path: Path) -> None:
+def test_checkpoints_are_called_by_name_where_steps_start_again(small_release: Path, tmp_path: Path) -> None:
     def labels() -> list[str]:
         with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
             (key,) = list_partitions(connection)
             return list(open_partition(connection, key, "release").labels.values())
 
-    with changed(golden_release, tmp_path):
+    with changed(small_release, tmp_path):
         pass
     assert labels() == ["step 0", "step 100", "main"]
-    with changed(golden_release, tmp_path) as connection:
+    with changed(small_release, tmp_path) as connection:
         connection.execute("update dim_checkpoints set step = 50 where checkpoint_index = 2")
     assert labels() == ["step0", "step100-tokens1B", "main"]
 
