@@ -42,9 +42,10 @@ def _load_network(checkpoint: Checkpoint, dtype: str) -> Any:
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # the library raises whatever the config's or the file's parser raised
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's or the system's own error, not the checkpoint's
         raise UserError(f"checkpoint {checkpoint.name!r} cannot be loaded: {first_line(error)}") from error

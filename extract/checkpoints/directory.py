@@ -103,6 +103,9 @@ def _open(folder: Path) -> Checkpoint:
     if config is None:
         raise UserError(f"checkpoint {folder.name!r} has no config.json")
     family = family_of(config.get("model_type"), folder.name)
+    for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"):
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            raise UserError(f"checkpoint {folder.name!r}: config.json states no {key}")
     if "quantization_config" in config:
         raise UserError(f"checkpoint {folder.name!r} is quantised; only unquantised weights are measured")
     for file in weight_files:

@@ -97,6 +97,10 @@ def edit_config(series, **changes):
         (lambda series: (series / "main/tokenizer.json").unlink(), "'main' has no tokenizer.json"),
         (lambda series: edit_config(series, model_type="bert"), "unsupported architecture 'bert'; supported: olmo"),
         (lambda series: edit_config(series, quantization_config={"bits": 4}), "'main' is quantised"),
+        (
+            lambda series: edit_config(series, num_attention_heads=None),
+            "'main': config.json states no num_attention_heads",
+        ),
         (lambda series: shutil.copytree(series / "step0", series / "step_000"), "both claim step 0"),
         (lambda series: shutil.copytree(series / "main", series / "final"), "both claim the end of training"),
         (lambda series: (series / "notes").mkdir(), "'notes' does not say its training step"),
