@@ -87,6 +87,9 @@ def test_a_release_holds_what_it_promises(finished):
             assert count == copied == manifest["rows"][name], name
     assert tables == set(manifest["rows"])
     assert {"dim_checkpoints", "fct_role_memberships", "fct_check_results"} <= tables
+    (reference,) = manifest["reference_checkpoints"]
+    assert (reference["phase"], reference["reference_checkpoint_id"]) == ("pretraining", "s/main")
+    assert reference["is_provisional"] is True
     assert not list(release.rglob("*.wal"))
     assert not list((lake / ".incoming").iterdir())
 

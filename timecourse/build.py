@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +49,6 @@ class BuildResult:
     added_extractions: tuple[str, ...]
     removed_extractions: tuple[str, ...]
     is_full_refresh: bool
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -61,26 +59,21 @@ class _Commit:
     """Raw table -> its file; a table without rows is left out."""
 
 
-def build_warehouse(
-    lake: Path, *, theta: str, complete_series: Sequence[str], full_refresh: bool = False
-) -> BuildResult:
+def build_warehouse(lake: Path, *, theta: str, complete_series: Sequence[str]) -> BuildResult:
     """Bring `<lake>/build/warehouse.duckdb` up to date with `<lake>/commits`.
 
     `theta` is the role threshold as decimal text, such as "0.1"; `complete_series` names the series that will not grow
-    any more. `full_refresh` builds from nothing. Only `<lake>/build` is written.
+    any more. Only `<lake>/build` is written.
 
     Raises UsageError for a theta that is no decimal in (0, 1); UserError where nothing is committed, a commit cannot be
     read, another process holds the database, or a model fails.
     """
-    started = time.monotonic()
     commits = _read_commits(lake)
     build = lake.resolve() / "build"
     build.mkdir(parents=True, exist_ok=True)
     database = build / "warehouse.duckdb"
     theta = _decimal_text(theta)
     fingerprint = _fingerprint(theta)
-    if full_refresh:
-        _remove(database)
 
     seen = _built_extractions(database, fingerprint)
     is_new = seen is None
@@ -99,7 +92,6 @@ def build_warehouse(
         added_extractions=tuple(sorted(attributed - seen)),
         removed_extractions=tuple(sorted(seen - committed)),
         is_full_refresh=is_new,
-        seconds=time.monotonic() - started,
     )
 
 

@@ -19,7 +19,8 @@ from timecourse.checks import CheckResult
 from timecourse.errors import GateError, UserError
 from timecourse.lake import Commit, Lake, sha256_of, sync, sync_tree
 
-_CODE = ("models", "dbt_project", "expectations", "reports")
+_CODE = (".", "models", "dbt_project", "expectations", "reports")
+"""Folders of the package whose files decide what a release holds; `.` is the run itself."""
 
 
 def input_sha256(lake: Lake, commits: Sequence[Commit], theta: str) -> str:
@@ -28,8 +29,8 @@ def input_sha256(lake: Lake, commits: Sequence[Commit], theta: str) -> str:
     code = {
         str(file.relative_to(package)): sha256_of(file)
         for room in _CODE
-        for file in sorted((package / room).rglob("*"))
-        if file.is_file() and file.suffix in {".sql", ".yml", ".py", ".html", ".css", ".js", ".csv", ".j2", ".jinja"}
+        for file in sorted((package / room).glob("*.py" if room == "." else "**/*"))
+        if file.is_file() and file.suffix != ".pyc"
     }
     content = {
         "commits": sorted((commit.checkpoint_id, commit.extraction_id) for commit in commits),
@@ -77,7 +78,7 @@ def publish(lake: Lake, theta: str, warehouse_checks: Sequence[CheckResult]) -> 
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "input_sha256": inputs,
             "settings": {"theta": theta, "complete_series": lake.complete_series()},
-            "extractions": {commit.checkpoint_id: commit.extraction_id for commit in commits},
+            "extractions": committed,
             "reference_checkpoints": _references(warehouse),
             "versions": _versions(),
             "rows": rows,
@@ -150,10 +151,12 @@ def _write_parquet(warehouse: Path, folder: Path) -> None:
             )
 
 
-def _references(warehouse: Path) -> dict[str, str]:
+def _references(warehouse: Path) -> list[dict[str, Any]]:
+    """What every overlap of this release was measured against: one entry per series, setting and phase."""
+    names = ("series_id", "setting_id", "phase", "reference_checkpoint_id", "is_provisional")
     with duckdb.connect(str(warehouse), read_only=True) as connection:
-        query = "select distinct series_id, reference_checkpoint_id from dim_checkpoints order by all"
-        return dict(connection.execute(query).fetchall())
+        rows = connection.execute(f"select distinct {', '.join(names)} from dim_checkpoints order by all").fetchall()
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _point_current_at(lake: Lake, place: Path) -> None:
