@@ -70,6 +70,7 @@ def test_checkpoints_are_ordinary_ones(checkpoints: list[Path]) -> None:
     assert [state["global_step"] for state in states] == list(SMALL.saved_steps)
     tokens = [state["num_input_tokens_seen"] for state in states]
     assert tokens[0] == 0 and tokens == sorted(set(tokens))
+    assert len({(path / "tokenizer.json").read_bytes() for path in checkpoints}) == 1, "training moved the tokenizer"
     assert 8 < tokens[-1] / (SMALL.step_count * SMALL.batch_size) < 20, "tokens of one sentence, without padding"
 
 
