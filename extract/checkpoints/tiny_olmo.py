@@ -218,7 +218,7 @@ def _save(
     logging.disable_progress_bar()
     try:
         model.save_pretrained(incoming)
-        tokenizer.backend_tokenizer.no_padding()  # training's padding is no part of it: one tokenizer for all checkpoints
+        tokenizer.backend_tokenizer.no_padding()  # training's padding is no part of the tokenizer
         tokenizer.save_pretrained(incoming)
     finally:
         if has_bars:
