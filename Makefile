@@ -39,6 +39,9 @@ lint: $(INSTALLED)
 	$(BIN)/mypy -p timecourse
 	$(BIN)/sqlfluff lint --disable-progress-bar models dbt_project/tests/*.sql
 
+verify-families: $(INSTALLED)
+	$(BIN)/timecourse families --verify --format json --output extract/families/verified.json
+
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 

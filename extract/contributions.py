@@ -7,16 +7,18 @@ For a sum y = Σ pᵢ of vectors, part i has
 
 The parts of an attention sum are the residual before it and, for every key k and head h, `a[q,k,h] · v[k,h] W_O[h]`,
 where the query may attend to k; what is left of the projection's bias is one more part. The parts of an FFN sum are the
-residual before it and the FFN's output. Everything is computed in float32, whatever the model's dtype.
+residual before it and the FFN's output. A parallel block has one sum: the residual, the heads', the FFN's and the bias.
+A norm between W_O and the stream is linear once its divisor is frozen at the value it has for the true output, so each
+part passes it by itself. Everything is computed in float32, whatever the model's dtype.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from timecourse.extract.families.base import LayerActivations
+from timecourse.extract.activations import LayerActivations
 
 EPSILON = 1e-5
 """Smallest proximity of a part (method: Ferrando and Voita 2024, section 2.1)."""
@@ -58,51 +60,97 @@ class SumContributions:
             residual, heads, feed_forward, bias, total == 0, self.stream_norm, self.completeness_error
         )
 
+    def to(self, device: torch.device) -> "SumContributions":
+        """The same on another device."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved: dict[str, Any] = {name: None if one is None else one.to(device) for name, one in parts.items()}
+        return SumContributions(**moved)
+
     def _parts(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         return self.residual, self.heads, self.feed_forward, self.bias
 
 
 @dataclass(frozen=True)
 class LayerContributions:
-    """The two sums of a sequential block: the stream after attention, then after the FFN."""
+    """The sums of one block: the stream after attention and then after the FFN, or in a parallel block one of all.
+
+    attention: residual, heads and bias; in a parallel block the FFN too, and then `feed_forward` is None.
+    """
 
     attention: SumContributions
-    feed_forward: SumContributions
+    feed_forward: SumContributions | None
+
+    @property
+    def sums(self) -> tuple[SumContributions, ...]:
+        """The block's sums in the order in which the stream passes them."""
+        return (self.attention,) if self.feed_forward is None else (self.attention, self.feed_forward)
+
+    @property
+    def feed_forward_part(self) -> Tensor:
+        """The FFN's contribution [B, n], in whichever sum it is a part."""
+        part = self.sums[-1].feed_forward
+        assert part is not None
+        return part
 
     def thresholded(self, tau: float) -> "LayerContributions":
-        """Both sums cut at τ; see SumContributions.thresholded."""
-        return LayerContributions(self.attention.thresholded(tau), self.feed_forward.thresholded(tau))
+        """Every sum cut at τ; see SumContributions.thresholded."""
+        feed_forward = None if self.feed_forward is None else self.feed_forward.thresholded(tau)
+        return LayerContributions(self.attention.thresholded(tau), feed_forward)
+
+    def to(self, device: torch.device) -> "LayerContributions":
+        """The same on another device."""
+        feed_forward = None if self.feed_forward is None else self.feed_forward.to(device)
+        return LayerContributions(self.attention.to(device), feed_forward)
 
 
 def layer_contributions(layer: LayerActivations, norm: Norm = "l1") -> LayerContributions:
-    """Contributions of one sequential pre-norm block, before any threshold (method: section 2)."""
+    """Contributions of one block, before any threshold (method: section 2)."""
     residual = layer.residual_before.float()
-    pattern = layer.pattern.float()
-    value_output = value_outputs(layer.value, layer.output_weight, heads=pattern.shape[1])
-    bias = None if layer.output_bias is None else layer.output_bias.float().expand_as(residual)
+    pattern, output_weight, bias = _frozen(layer)
+    value_output = value_outputs(layer.value, output_weight, heads=pattern.shape[1])
     attended = torch.einsum("bhqk,bkhd->bqd", pattern, value_output)
     after_attention = residual + attended if bias is None else residual + attended + bias
+    written = layer.feed_forward.float()
+    is_parallel = layer.residual_between is None
+    between = layer.residual_after if layer.residual_between is None else layer.residual_between
     attention = _shares(
-        whole=after_attention,
-        stream=layer.residual_between.float(),
+        whole=after_attention + written if is_parallel else after_attention,
+        stream=between.float(),
         residual=residual,
         heads=(pattern, value_output, layer.attendable),
-        feed_forward=None,
+        feed_forward=written if is_parallel else None,
         bias=bias,
         norm=norm,
     )
-    between = layer.residual_between.float()
-    written = layer.feed_forward.float()
+    if is_parallel:
+        return LayerContributions(attention, None)
     feed_forward = _shares(
-        whole=between + written,
+        whole=between.float() + written,
         stream=layer.residual_after.float(),
-        residual=between,
+        residual=between.float(),
         heads=None,
         feed_forward=written,
         bias=None,
         norm=norm,
     )
     return LayerContributions(attention, feed_forward)
+
+
+def _frozen(layer: LayerActivations) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Pattern, W_O and bias [B, n, d] in float32, what stands between W_O and the stream folded in.
+
+    gain ⊙ (a · v W_O) / divisor = (a / divisor) · v (gain ⊙ W_O): the gain belongs to the coordinate, the divisor to
+    the query.
+    """
+    pattern, weight = layer.pattern.float(), layer.output_weight.float()
+    bias = None if layer.output_bias is None else layer.output_bias.float().expand_as(layer.residual_before)
+    if layer.output_gain is not None:
+        weight = weight * layer.output_gain[:, None]
+        bias = None if bias is None else bias * layer.output_gain
+    if layer.output_divisor is not None:
+        pattern = pattern / layer.output_divisor[:, None, :, None]
+        bias = None if bias is None else bias / layer.output_divisor[..., None]
+    return pattern, weight, bias
 
 
 def value_outputs(value: Tensor, output_weight: Tensor, heads: int) -> Tensor:

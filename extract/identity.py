@@ -18,11 +18,15 @@ EXTRACTOR_VERSION = 1
 
 @dataclass(frozen=True)
 class MeasurementSettings:
-    """What changes the numbers. `taus` as text: a number, or a multiple such as `5x` (see tau_value)."""
+    """What changes the numbers. `taus` as text: a number, or a multiple such as `5x` (see tau_value).
+
+    attention: which of the library's implementations the model runs with, eager or sdpa; they differ by rounding.
+    """
 
     taus: tuple[str, ...] = ("0.01",)
     norm: str = "l1"
     dtype: str = "float32"
+    attention: str = "eager"
 
 
 def tau_id(text: str) -> str:
@@ -53,7 +57,8 @@ def tau_value(identifier: str, head_count: int) -> float:
 
 def setting_id(settings: MeasurementSettings, facts_hash: str) -> str:
     """Names what may be compared: the same measurement of the same facts."""
-    readable = f"{settings.norm}-{settings.dtype}-{'-'.join(settings.taus)}"
+    attention = "" if settings.attention == "eager" else f"-{settings.attention}"
+    readable = f"{settings.norm}-{settings.dtype}{attention}-{'-'.join(settings.taus)}"
     return f"{readable}-{_sha256({**asdict(settings), 'facts': facts_hash})[:8]}"
 
 

@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from timecourse.errors import UserError
 from timecourse.extract.facts import facts_sha256
 from timecourse.extract.identity import EXTRACTOR_VERSION, ExtractionRequest
-from timecourse.extract.loading import LoadedModel, first_line, load_tokenizer
+from timecourse.extract.loading import LoadedModel, available_device, load_model, load_tokenizer
 from timecourse.extract.measurement import Measurement
 from timecourse.extract.prompts import Prompt, build_prompts
 from timecourse.extract.raw import SCHEMA_VERSION, write_table
@@ -33,7 +32,7 @@ SMALL_MODEL_PARAMETERS = 20_000_000
 
 @dataclass(frozen=True)
 class Machine:
-    """How the job runs; nothing here changes what is measured. `device` is auto, cpu, cuda...; threads 0 = by size."""
+    """How the job runs; nothing here changes what is measured. `device`: auto, cpu, cuda, split; threads 0: by size."""
 
     device: str = "auto"
     batch_size: int = 32
@@ -42,8 +41,7 @@ class Machine:
 
 def prompts_of(request: ExtractionRequest) -> list[Prompt]:
     """The facts as this checkpoint's tokenizer writes them. Raises UserError; see build_prompts."""
-    context_length = int(request.checkpoint.config.get("max_position_embeddings") or 2**31)
-    return build_prompts(request.relations, load_tokenizer(request.checkpoint), context_length)
+    return build_prompts(request.relations, load_tokenizer(request.checkpoint), request.checkpoint.context_length)
 
 
 def extract(
@@ -59,9 +57,9 @@ def extract(
     seconds: dict[str, float] = {}
     with _timed(seconds, "prompts"):
         prompts = prompts_of(request)
-    device = _device(machine.device)
+    device = available_device(machine.device)
     with _timed(seconds, "load"):
-        model = LoadedModel(request.checkpoint, request.settings.dtype, device)
+        model = load_model(request.checkpoint, request.settings.dtype, device, request.settings.attention)
     parameter_count = sum(parameter.numel() for parameter in model.network.parameters())
     threads = machine.threads or (1 if parameter_count < SMALL_MODEL_PARAMETERS else os.cpu_count() or 1)
     with _timed(seconds, "measure"), _threads(threads), torch.inference_mode():
@@ -108,12 +106,7 @@ def _checkpoint_row(
         "weights_sha256": checkpoint.weights_sha256,
         "facts_sha256": facts_sha256(request.relations),
         "tokenizer_sha256": checkpoint.tokenizer_sha256,
-        "family": model.family.name,
-        "topology": model.family.topology,
-        "layer_count": model.layer_count,
-        "head_count": model.head_count,
-        "kv_head_count": int(getattr(model.config, "num_key_value_heads", None) or model.head_count),
-        "hidden_size": int(model.config.hidden_size),
+        **checkpoint.architecture,
         "vocabulary_size": int(model.config.vocab_size),
         "parameter_count": parameter_count,
         "setting_id": request.setting_id,
@@ -131,15 +124,6 @@ def _checkpoint_row(
         "seconds_by_phase": json.dumps({phase: round(spent, 3) for phase, spent in seconds.items()}),
     }
     return {name: [value] for name, value in row.items()}
-
-
-def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return str(torch.empty(0, device=wanted).device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {wanted!r} is not available here: {first_line(error)}") from error
 
 
 @contextmanager

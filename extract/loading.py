@@ -1,44 +1,82 @@
 """Loading one checkpoint: its network, ready to be read, and its tokenizer."""
 
+import importlib.util
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from timecourse.errors import UserError
+from timecourse.extract.activations import use_capturing_attention
 from timecourse.extract.checkpoints.directory import Checkpoint
-from timecourse.extract.families.base import Family, module_at, use_capturing_attention
+from timecourse.extract.families.base import Family
+
+SPLIT = "split"
+"""The device's name for all GPUs together, each holding some of the layers."""
 
 
 class LoadedModel:
-    """A checkpoint's network, with the modules that are read.
+    """A network of a family, with the modules that are read; its attention is replaced by one that shows its patterns.
 
     component_ids: L0H0, L0H1, ..., L0F, L1H0, ...: heads and FFN, layer by layer.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype: str, device: str) -> None:
-        self.family: Family = checkpoint.family
-        self.device = torch.device(device)
-        self.network: Any = _load_network(checkpoint, dtype).to(self.device)
-        self.config = self.network.config
-        use_capturing_attention(self.network)
-        self.final_norm = module_at(self.network, self.family.final_norm)
-        self.unembedding = module_at(self.network, self.family.unembedding)
+    def __init__(self, network: Any, family: Family, device: torch.device) -> None:
+        use_capturing_attention(network)
+        self.network = network
+        self.family = family
+        self.device = device
+        self.config = network.config.get_text_config()
+        self.final_norm = network.get_submodule(family.final_norm)
+        self.unembedding = network.get_output_embeddings()
         self.layer_count = int(self.config.num_hidden_layers)
         self.head_count = int(self.config.num_attention_heads)
+        self.is_parallel = family.is_parallel(self.config.to_dict())
         self.component_ids = [
             f"L{layer}{'F' if part == self.head_count else f'H{part}'}"
             for layer in range(self.layer_count)
             for part in range(self.head_count + 1)
         ]
 
+    def read_stream(self, stream: Tensor) -> Tensor:
+        """The logits that the model would give if the stream [..., d] were its last one (logit lens)."""
+        logits: Tensor = self.unembedding(self.final_norm(stream))
+        if self.family.logits_divisor is not None:
+            logits = logits / getattr(self.config, self.family.logits_divisor)
+        softcap = getattr(self.config, self.family.logits_softcap) if self.family.logits_softcap else None
+        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
-def _load_network(checkpoint: Checkpoint, dtype: str) -> Any:
+
+def available_device(wanted: str) -> str:
+    """The device's name as torch writes it; `auto` is CUDA where there is one. Raises UserError for one not here."""
+    if wanted == SPLIT:
+        return wanted
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(torch.empty(0, device=wanted).device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {wanted!r} is not available here: {first_line(error)}") from error
+
+
+def load_model(checkpoint: Checkpoint, dtype: str, device: str, attention: str) -> LoadedModel:
+    """Load a checkpoint for reading. Raises UserError for weights that do not fit their config, by name."""
+    if device == SPLIT and importlib.util.find_spec("accelerate") is None:
+        raise UserError("device 'split' needs accelerate: pip install accelerate")
+    network = _load_network(checkpoint, dtype, attention, "auto" if device == SPLIT else None)
+    if device == SPLIT:
+        return LoadedModel(network, checkpoint.family, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return LoadedModel(network.to(device), checkpoint.family, torch.device(device))
+
+
+def _load_network(checkpoint: Checkpoint, dtype: str, attention: str, device_map: str | None) -> Any:
     try:
         network, report = AutoModelForCausalLM.from_pretrained(
             checkpoint.path,
             dtype=getattr(torch, dtype),
-            attn_implementation="eager",
+            attn_implementation=attention,
+            device_map=device_map,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from timecourse.errors import UserError
+from timecourse.extract.activations import LayerActivations, reading_layers
 from timecourse.extract.contributions import LayerContributions, Norm, layer_contributions
-from timecourse.extract.families.base import LayerActivations, reading_layers
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.loading import LoadedModel, load_tokenizer
 from timecourse.extract.predictions import read_out
@@ -88,13 +88,13 @@ class Measurement:
         norm: Norm = "l2" if self.request.settings.norm == "l2" else "l1"
 
         def receive(index: int, activations: LayerActivations) -> None:
-            layers.append(layer_contributions(activations, norm))
+            layers.append(layer_contributions(activations, norm).to(device))
             if index == 0:
-                streams.append(activations.residual_before[rows, positions])
-            streams.append(activations.residual_after[rows, positions])
+                streams.append(activations.residual_before.to(device)[rows, positions])
+            streams.append(activations.residual_after.to(device)[rows, positions])
 
         with reading_layers(self.model.network, self.model.family, receive):
-            logits = self.model.network(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            logits = self.model.network(input_ids=ids, attention_mask=mask, use_cache=False).logits.to(device)
         self._check_completeness(layers, mask.bool())
         prompt_ids = np.array([prompt.prompt_id for prompt in batch])
         self._add_attributions(prompt_ids, layers, mask.bool(), targets, key_groups)
@@ -104,7 +104,8 @@ class Measurement:
     def _check_completeness(self, layers: Sequence[LayerContributions], present: Tensor) -> None:
         dtype = self.request.settings.dtype
         for index, layer in enumerate(layers):
-            for name, part in (("attention", layer.attention), ("FFN", layer.feed_forward)):
+            names = ("attention + FFN",) if self.model.is_parallel else ("attention", "FFN")
+            for name, part in zip(names, layer.sums, strict=True):
                 errors = part.completeness_error[present]
                 worst = float(errors.max()) if bool(errors.isfinite().all()) else float("inf")
                 if not worst <= COMPLETENESS_BOUND[dtype]:
@@ -122,7 +123,7 @@ class Measurement:
         targets: Tensor,
         key_groups: Tensor,
     ) -> None:
-        self.sums += 2 * len(layers) * int(present.sum())
+        self.sums += sum(len(layer.sums) for layer in layers) * int(present.sum())
         for tau_index, tau in enumerate(self.taus):
             routes = walk_routes(layers, tau, targets, key_groups)
             self.degenerate_sums[tau_index] += int(routes.degenerate_sums[present].sum())
@@ -157,10 +158,10 @@ class Measurement:
         shares: list[Tensor] = []
         norms: dict[int, Tensor] = {}
         for layer in layers:
-            assert layer.attention.heads is not None and layer.feed_forward.feed_forward is not None
-            shares += [*layer.attention.heads.sum(2)[at].unbind(1), layer.feed_forward.feed_forward[at]]
+            assert layer.attention.heads is not None
+            shares += [*layer.attention.heads.sum(2)[at].unbind(1), layer.feed_forward_part[at]]
         for layer in layers:
-            for part in (layer.attention, layer.feed_forward):
+            for part in layer.sums:
                 norms[len(shares)] = part.stream_norm[at]
                 shares.append(part.residual[at])
         shares += [layer.attention.bias[at] for layer in layers if layer.attention.bias is not None]
@@ -193,7 +194,7 @@ class Measurement:
         )
         for readout in range(-1, self.model.layer_count + 1):
             is_own = readout == self.model.layer_count
-            read_logits = logits if is_own else self.model.unembedding(self.model.final_norm(streams[readout + 1]))
+            read_logits = logits if is_own else self.model.read_stream(streams[readout + 1])
             if readout == self.model.layer_count - 1:
                 self._check_lens(read_logits, logits)
             read = read_out(read_logits, token_ids, candidates)
@@ -230,10 +231,9 @@ class Measurement:
         extraction_id = self.request.extraction_id
         names = self.model.component_ids
         layers = range(self.model.layer_count)
+        residuals = ("RA",) if self.model.is_parallel else ("RA", "RF")
         parts = (
-            names
-            + [f"L{layer}{kind}" for layer in layers for kind in ("RA", "RF")]
-            + [f"L{layer}BA" for layer in layers]
+            names + [f"L{layer}{kind}" for layer in layers for kind in residuals] + [f"L{layer}BA" for layer in layers]
         )
         attributions = self.attributions.joined(["tau_id", "prompt_id", "position", "component_id"])
         contributions = self.contributions.joined(["prompt_id", "position", "component_id"])

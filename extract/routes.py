@@ -8,6 +8,9 @@ route holds at one depth. In a sequential block, from the top:
    the residual's part does;
 3. the FFN is active for t at every reached q where its part survives, a head at every q that entered the attention sum.
 
+A parallel block has one sum, which every reached q enters: k is reached below when some head's part k → q survives, and
+q itself when the residual's or the FFN's part does, because both read the stream at q.
+
 All targets of all prompts walk at once: a step down is a boolean matrix product.
 """
 
@@ -43,7 +46,7 @@ class ComponentScores:
 class Routes:
     """What every target's route carries. layers: (heads, feed_forward) per layer, bottom to top.
 
-    degenerate_sums [B, n]: how many of the 2·L sums of a position have no part left at this τ.
+    degenerate_sums [B, n]: how many of a position's sums (L in parallel blocks, else 2·L) have no part left at this τ.
     """
 
     layers: list[tuple[ComponentScores, ComponentScores]]
@@ -62,14 +65,18 @@ def walk_routes(layers: Sequence[LayerContributions], tau: float, targets: Tenso
     scores = []
     for contributions in reversed(layers):
         layer = contributions.thresholded(tau)
-        degenerate += layer.attention.degenerate.int() + layer.feed_forward.degenerate.int()
-        assert layer.attention.heads is not None and layer.feed_forward.feed_forward is not None
-        written = layer.feed_forward.feed_forward
+        degenerate += sum(one.degenerate.int() for one in layer.sums)
+        heads, written = layer.attention.heads, layer.feed_forward_part
+        assert heads is not None
         feed_forward = _carried(reached, written[..., None], (written > 0).float()[..., None], written[..., None])
-        alive = (layer.feed_forward.residual > 0) | (written > 0)
-        entered = reached * alive[:, None, :]
-        scores.append((_carried_by_heads(entered, layer.attention.heads, one_hot), feed_forward))
-        edges = (layer.attention.heads > 0).any(-1) | torch.diag_embed(layer.attention.residual > 0)
+        stays = layer.attention.residual > 0
+        if layer.feed_forward is None:
+            entered = reached
+            stays = stays | (written > 0)
+        else:
+            entered = reached * ((layer.feed_forward.residual > 0) | (written > 0))[:, None, :]
+        scores.append((_carried_by_heads(entered, heads, one_hot), feed_forward))
+        edges = (heads > 0).any(-1) | torch.diag_embed(stays)
         reached = ((entered @ edges.float()) > 0).float()
     return Routes(scores[::-1], degenerate)
 

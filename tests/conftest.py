@@ -102,6 +102,16 @@ def save_checkpoint(directory: Path, *, seed: int = 0, scale: float = 6.0, **con
     return directory
 
 
+def save_random_checkpoint(directory: Path, model_type: str, *, seed: int = 0, **config) -> Path:
+    """A small random model of any family with its tokenizer; every parameter is random."""
+    from timecourse.extract.families.random_models import random_model
+
+    tokenizer = train_tokenizer()
+    random_model(model_type, {"vocab_size": len(tokenizer), **config}, seed=seed).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
 @pytest.fixture(scope="session")
 def series_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three checkpoints of a random OLMo: step0, step100-tokens1B and main. Copy before changing."""

@@ -48,6 +48,7 @@ class Measurement(_Section):
     tau: Annotated[tuple[str, ...], BeforeValidator(_tau_ids)] = ("0.01",)
     norm: Literal["l1", "l2"] = "l1"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["eager", "sdpa"] = "eager"
 
 
 class Roles(_Section):
@@ -95,7 +96,8 @@ class Settings(_Section):
     @property
     def measurement_settings(self) -> MeasurementSettings:
         """What changes the numbers."""
-        return MeasurementSettings(self.measurement.tau, self.measurement.norm, self.measurement.dtype)
+        measurement = self.measurement
+        return MeasurementSettings(measurement.tau, measurement.norm, measurement.dtype, measurement.attention)
 
     @property
     def theta(self) -> str:

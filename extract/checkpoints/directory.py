@@ -20,6 +20,8 @@ from timecourse.extract.families import family_of
 from timecourse.extract.families.base import Family
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_QUANTISED = ("quantization_config", "compression_config")
+_QUANTISED_KINDS = {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4", "I8"}
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -59,7 +61,27 @@ class Checkpoint:
     @property
     def head_count(self) -> int:
         """Query heads per layer."""
-        return int(self.config["num_attention_heads"])
+        return int(self._value("num_attention_heads"))
+
+    @property
+    def context_length(self) -> int:
+        """The longest prompt, in tokens; 2³¹ where the config states none."""
+        return int(self._value("max_position_embeddings", 2**31))
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What all checkpoints of a series must share for their components to be the same ones; columns of raw."""
+        return {
+            "family": self.family.name,
+            "topology": self.family.topology(text_config(self.config)),
+            "layer_count": int(self._value("num_hidden_layers")),
+            "head_count": self.head_count,
+            "kv_head_count": int(self._value("num_key_value_heads", self.head_count)),
+            "hidden_size": int(self._value("hidden_size")),
+        }
+
+    def _value(self, key: str, default: Any = None) -> Any:
+        return self.family.config_value(text_config(self.config), key, default)
 
     def check_finite(self) -> None:
         """Raise UserError where a weight is NaN or infinite."""
@@ -104,21 +126,30 @@ def _open(folder: Path) -> Checkpoint:
         raise UserError(f"checkpoint {folder.name!r} has no config.json")
     family = family_of(config.get("model_type"), folder.name)
     for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            raise UserError(f"checkpoint {folder.name!r}: config.json states no {key}")
-    if "quantization_config" in config:
-        raise UserError(f"checkpoint {folder.name!r} is quantised; only unquantised weights are measured")
+        value = family.config_value(text_config(config), key)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"checkpoint {folder.name!r}: config.json states no {family.config_keys.get(key, key)}")
+    is_quantised = any(one.get(key) for one in (config, text_config(config)) for key in _QUANTISED)
     for file in weight_files:
         try:
             with safe_open(file, framework="numpy") as opened:
-                opened.keys()
+                kinds = {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 (no mapping)
+                is_quantised |= bool(kinds & _QUANTISED_KINDS)
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(
                 f"checkpoint {folder.name!r}: {file.name} is torn or no safetensors file ({error})"
             ) from error
+    if is_quantised:
+        raise UserError(f"checkpoint {folder.name!r} is quantised; only unquantised weights are measured")
     if not (folder / "tokenizer.json").is_file():
         raise UserError(f"checkpoint {folder.name!r} has no tokenizer.json; save the fast tokenizer beside the weights")
     return Checkpoint(folder, folder.name, parse_name(folder.name), config, family, weight_files)
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that describes the language model: of a multimodal one its `text_config`."""
+    nested = config.get("text_config")
+    return nested if isinstance(nested, dict) else config
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:

@@ -95,7 +95,10 @@ def edit_config(series, **changes):
         (lambda series: (series / "main/config.json").unlink(), "'main' has no config.json"),
         (lambda series: (series / "main/config.json").write_text("{"), "config.json is not JSON"),
         (lambda series: (series / "main/tokenizer.json").unlink(), "'main' has no tokenizer.json"),
-        (lambda series: edit_config(series, model_type="bert"), "unsupported architecture 'bert'; supported: olmo"),
+        (
+            lambda series: edit_config(series, model_type="bert"),
+            "unsupported architecture 'bert'; supported: apertus, gemma2",
+        ),
         (lambda series: edit_config(series, quantization_config={"bits": 4}), "'main' is quantised"),
         (
             lambda series: edit_config(series, num_attention_heads=None),

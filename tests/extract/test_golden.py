@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from timecourse.extract import contributions
+from timecourse.extract.activations import reading_layers
 from timecourse.extract.checkpoints.directory import find_checkpoints
 from timecourse.extract.contributions import LayerContributions, layer_contributions
 from timecourse.extract.facts import load_relations
-from timecourse.extract.families.base import reading_layers
 from timecourse.extract.identity import ExtractionRequest, MeasurementSettings
 from timecourse.extract.job import prompts_of
-from timecourse.extract.loading import LoadedModel
+from timecourse.extract.loading import load_model
 
 TAUS = ("0.05", "0.15")
 STAGES = {"0_pre": -1, "1_pre": 0, "2_pre": 1, "3_pre": 2, "final_post": 4}
@@ -131,7 +131,7 @@ def published_proximity(whole, left, _norm):
 
 def contributions_of(request: ExtractionRequest):
     """Each prompt, measured alone, with its layers' contributions before τ."""
-    model = LoadedModel(request.checkpoint, "float32", "cpu")
+    model = load_model(request.checkpoint, "float32", "cpu", "eager")
     for prompt in prompts_of(request):
         layers: list[LayerContributions] = []
         with (
