@@ -17,7 +17,7 @@ import torch
 
 from timecourse.config import Facts
 from timecourse.extract.checkpoints.directory import find_checkpoints
-from timecourse.extract.checkpoints.tiny_olmo import pretrain
+from timecourse.extract.checkpoints.tiny_model import pretrain
 from timecourse.extract.facts import load_relations
 from timecourse.extract.identity import ExtractionRequest, MeasurementSettings
 from timecourse.extract.job import prompts_of

@@ -26,6 +26,18 @@ def test_the_small_demo_goes_the_whole_way_and_then_has_nothing_to_do(run, tmp_p
     assert "nothing to do" in run("demo", "--small", "--directory", tmp_path / "demo").stdout
 
 
+def test_the_table_of_families(run):
+    shown = run("families")
+    assert shown.returncode == 0 and shown.stderr == ""
+    assert "GPT-NeoX" in shown.stdout and "parallel or sequential" in shown.stdout
+    assert "Not verified for any family:" in shown.stdout
+    rows = json.loads(run("families", "--format", "json").stdout)
+    assert {"olmo", "olmo2", "gpt_neox", "smollm3"} <= {row["model_type"] for row in rows}
+    assert all(0 < row["error_float32"] < 1e-5 < row["error_bfloat16"] < 2e-2 for row in rows)
+    refused = run("families", "--verify", "--device", "cuda:99")
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+
+
 def test_sql_as_table_csv_json_and_parquet(run, small_release, tmp_path):
     lake = lake_of(small_release)
     query = "select component_id, layer from dim_components where component_kind = 'ffn' order by layer"

@@ -41,6 +41,14 @@ class OutputFormat(StrEnum):
     parquet = "parquet"
 
 
+class DemoFamily(StrEnum):
+    """What the demo can pre-train, by the `model_type` of transformers."""
+
+    olmo = "olmo"
+    olmo2 = "olmo2"
+    gpt_neox = "gpt_neox"
+
+
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", help="Settings file; timecourse.toml here by default.")
 ]
@@ -54,8 +62,9 @@ RelationNames = Annotated[list[str] | None, typer.Option("--relation", help="Onl
 Tau = Annotated[list[str] | None, typer.Option(help="Route threshold: a number or 5x; may be said again.")]
 Norm = Annotated[str | None, typer.Option(help="Norm of proximities: l1 or l2.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+Attention = Annotated[str | None, typer.Option(help="The library's attention: eager or sdpa.")]
 Theta = Annotated[str | None, typer.Option(help="Role threshold on activity rates.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...; split: over all GPUs.")]
 BatchSize = Annotated[int | None, typer.Option(help="Prompts per forward pass.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the model; 0 chooses by the model's size.")]
 LakeDirectory = Annotated[Path | None, typer.Option("--lake", help="Directory of the lake.")]
@@ -72,6 +81,7 @@ _SETTINGS = {
     "tau": ("measurement", "tau"),
     "norm": ("measurement", "norm"),
     "dtype": ("measurement", "dtype"),
+    "attention": ("measurement", "attention"),
     "theta": ("roles", "theta"),
     "device": ("machine", "device"),
     "batch_size": ("machine", "batch_size"),
@@ -98,22 +108,25 @@ def _lake(context: typer.Context) -> "Lake":
 
 @app.command()
 def demo(
+    family: Annotated[
+        DemoFamily, typer.Option(help="Architecture to pre-train; each becomes a series of the same lake.")
+    ] = DemoFamily.olmo,
     small: Annotated[bool, typer.Option("--small", help="Fewer facts and training steps.")] = False,
     directory: Annotated[Path, typer.Option(help="Where checkpoints, facts and lake are written.")] = Path("demo"),
 ) -> None:
-    """Pre-train a tiny OLMo on real facts, and take its checkpoints the whole way to the report."""
+    """Pre-train a tiny OLMo, OLMo 2 or GPT-NeoX on real facts, and take its checkpoints the whole way to the report."""
     from timecourse.config import Facts, Settings
-    from timecourse.extract.checkpoints.tiny_olmo import is_pretrained, pretrain
+    from timecourse.extract.checkpoints.tiny_model import ARCHITECTURES, is_pretrained, pretrain
     from timecourse.refresh import progress_bar, refresh
 
-    checkpoints, facts, relations = directory / "checkpoints", directory / "facts", Facts().directory
-    if not is_pretrained(checkpoints, relations, facts, small=small):
-        console.print("pre-training a tiny OLMo on real facts")
+    checkpoints, facts, relations = directory / "checkpoints" / family, directory / "facts", Facts().directory
+    if not is_pretrained(checkpoints, relations, facts, family=family, small=small):
+        console.print(f"pre-training a tiny {ARCHITECTURES[family].title} on real facts")
         with progress_bar(console, "training steps") as at:
-            pretrain(checkpoints, relations, facts, small=small, progress=at)
+            pretrain(checkpoints, relations, facts, family=family, small=small, progress=at)
     settings = Settings.model_validate(
         {
-            "series": {"checkpoints": checkpoints, "name": "tiny-olmo", "complete": True},
+            "series": {"checkpoints": checkpoints, "name": f"tiny-{family.replace('_', '-')}", "complete": True},
             "facts": {"directory": facts},
             "measurement": {"tau": "5x"},
             "lake": {"directory": directory / "lake"},
@@ -134,6 +147,7 @@ def refresh_command(
     tau: Tau = None,
     norm: Norm = None,
     dtype: Dtype = None,
+    attention: Attention = None,
     theta: Theta = None,
     device: Device = None,
     batch_size: BatchSize = None,
@@ -158,6 +172,7 @@ def extract(
     tau: Tau = None,
     norm: Norm = None,
     dtype: Dtype = None,
+    attention: Attention = None,
     device: Device = None,
     batch_size: BatchSize = None,
     threads: Threads = None,
@@ -238,6 +253,30 @@ def withdraw(
     with opened.locked():
         opened.withdraw(checkpoint)
     console.print(f"withdrawn: {escape(checkpoint)}")
+
+
+@app.command()
+def families(
+    verify: Annotated[bool, typer.Option("--verify", help="Verify each family again, here and now.")] = False,
+    device: Annotated[str, typer.Option(help="Where --verify runs: cpu, cuda, ...")] = "cpu",
+    format: Format = OutputFormat.table,
+    output: Output = None,
+) -> None:
+    """The supported architectures: block, norms, what was verified, and the largest completeness error seen."""
+    import polars
+
+    from timecourse.extract.families import FAMILIES
+    from timecourse.extract.families.table import families_table, not_verified
+    from timecourse.query import show
+
+    rows = families_table()
+    if verify:
+        from timecourse.extract.families.verification import verify_all
+
+        rows = families_table(verify_all(FAMILIES, device))
+    show(polars.DataFrame(rows), format.value, output)
+    if format == OutputFormat.table:
+        console.print(not_verified(rows), soft_wrap=True)
 
 
 @app.command()

@@ -29,13 +29,13 @@ class Recipe:
     layer_count: int = 8
     head_count: int = 8
     hidden_size: int = 64
-    intermediate_size: int = 160
+    intermediate_size: int = 160  # of a gated FFN
     batch_size: int = 64  # sentences per step
     saved_steps: tuple[int, ...] = (0, 13, 26, 38, 51, 77, 102, 128, 154, 179, 205, 256, 320, 400)
     warmup_steps: int = 20
     final_rate: float = 0.1  # share of the learning rate that is left at the last step
     matrix_learning_rate: float = 2e-2
-    embedding_learning_rate: float = 3e-2
+    embedding_learning_rate: float = 3e-2  # of gains and biases too, where a family has them
     weight_decay: float = 0.1
     gradient_clip: float = 1.0
 
