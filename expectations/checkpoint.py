@@ -54,6 +54,13 @@ RULES = (
         (*KEY, "layer_count", "head_count", "kv_head_count", "hidden_size", "vocabulary_size", "parameter_count"),
     ),
     holds(
+        "block_is_known",
+        "topology says whether blocks are sequential or parallel, which decides what the sums are",
+        "checkpoint",
+        "regexp_matches(topology, '^(sequential|parallel)_')",
+        (*KEY, "family", "topology"),
+    ),
+    holds(
         "taus_are_named_shares",
         "every tau has a name of its own and lies in (0, 1)",
         "checkpoint",

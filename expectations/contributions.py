@@ -1,6 +1,7 @@
 """Expectations for the raw table `contributions`: dense at answer-predicting positions, shares of one sum add up to 1.
 
-Sequential blocks have two sums per layer, after attention and after the FFN; parallel blocks have one.
+Sequential blocks have two sums per layer, after attention (heads, bias, L3RA) and after the FFN (L3F, L3RF); parallel
+blocks have one (heads, bias, L3F, L3RA).
 """
 
 from timecourse.expectations.limits import ROUNDING, SUM_TOLERANCE

@@ -90,6 +90,18 @@ _HISTORIES = """(
     ) using (series_id, setting_id, tau_id, checkpoint_id)
 )"""
 
+# One row per series and architecture, with one of its checkpoints.
+_ARCHITECTURES = """(
+    select
+        series_id,
+        architecture,
+        min(checkpoint_id) as checkpoint_id,
+        count(*) as checkpoint_count,
+        count(*) over (partition by series_id) as architecture_count
+    from dim_checkpoints
+    group by series_id, architecture
+)"""
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "dim_checkpoints": (
         Rule(
@@ -108,6 +120,26 @@ RULES: dict[str, tuple[Rule, ...]] = {
             (*_SETTING, "checkpoint_id", "weights_sha256"),
             maximum=0,
             severity="warn",
+        ),
+        Rule(
+            "series_is_one_architecture",
+            "the checkpoints of a series are of one architecture, since they are compared component by component "
+            "(shown: architectures)",
+            _ARCHITECTURES,
+            "architecture_count",
+            ("series_id", "architecture", "checkpoint_id", "checkpoint_count"),
+            minimum=1,
+            maximum=1,
+        ),
+    ),
+    "dim_series_pairs": (
+        _counted(
+            "dim_series_pairs",
+            """
+                select series_id, setting_id, tau_id, (select count(*) - 1 from dim_settings) as expected_count
+                from dim_settings
+            """,
+            _TAU,
         ),
     ),
     "dim_components": (

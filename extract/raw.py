@@ -44,7 +44,7 @@ TABLES: dict[str, pa.Schema] = {
         ("facts_sha256", pa.string(), False),
         ("tokenizer_sha256", pa.string(), False),
         ("family", pa.string(), False),
-        ("topology", pa.string(), False),  # sequential_pre_norm, parallel, ...
+        ("topology", pa.string(), False),  # sequential or parallel, then pre_, post_ or sandwich_norm
         ("layer_count", pa.int16(), False),
         ("head_count", pa.int16(), False),
         ("kv_head_count", pa.int16(), False),

@@ -32,6 +32,7 @@ def build(partition: Partition) -> Page:
             _roles(partition, axis, source),
             _role_counts(partition, source),
             _measured(partition),
+            *_comparisons(partition),
             Terms("How to read the roles", _ROLE_DEFINITIONS),
             Prose(
                 [
@@ -321,6 +322,12 @@ def _measured(partition: Partition) -> Terms:
             ("Norm and precision", f"{setting['norm']} proximity, weights in {setting['dtype']}"),
         ],
     )  # fmt: skip
+
+
+def _comparisons(partition: Partition) -> list[Terms]:
+    """What the release's other reports are to this one; nothing where there is no other."""
+    items = [(row["name"], row["sentence"]) for row in partition.comparisons]
+    return [Terms("What else this release holds, and whether it may be compared", items)] if items else []
 
 
 def _reference(partition: Partition) -> Prose:

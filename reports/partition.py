@@ -83,6 +83,20 @@ class Partition:
         return value if self.tau_id == value else f"{value} ({self.tau_id})"
 
     @cached_property
+    def comparisons(self) -> list[Row]:
+        """The rows of dim_series_pairs: what else the release holds, each with a `name` and a `sentence`.
+
+        The sentence says whether its contributions, activity and roles may be compared with these, else why not.
+        """
+        rows = self.rows("from dim_series_pairs order by other_series_id, other_setting_id, other_tau_id")
+        for row in rows:
+            row["name"] = f"{row['other_series_id']}, τ = {row['other_tau_id']}"
+            if row["other_setting_id"] != self.setting_id:
+                row["name"] += f", setting {row['other_setting_id']}"
+            row["sentence"] = "May be compared." if row["is_comparable"] else f"Not to be compared: {row['reason']}."
+        return rows
+
+    @cached_property
     def reference(self) -> Row:
         """The reference checkpoint's row of dim_checkpoints; the last phase's where there are several phases."""
         return next(row for row in reversed(self.checkpoints) if row["is_reference"])

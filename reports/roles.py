@@ -56,9 +56,10 @@ def _saturation(partition: Partition) -> Prose:
     ]
     reference = partition.labels[partition.reference["checkpoint_id"]]
     explanation = (
-        "In a parallel block the FFN is a part of the same sum as every head and position. Do not compare its"
-        " roles with those of models whose FFN has a sum of its own."
-        if "parallel" in partition.series["topology"]
+        "In a parallel block the FFN is a part of the same sum as every head at every position, so it does not pass τ"
+        " as a matter of course. It is still a single part, a head one part per position: heads and FFNs are not"
+        " comparable. Nor are these roles with those of models with sequential blocks."
+        if partition.series["block"] == "parallel"
         else "At one common τ, heads and FFNs are not comparable. An FFN is one of two parts of its sum, a head's write"
         " one of many (one per head and position), so an FFN is almost always above τ: FFNs that are all general are a"
         " ceiling of the measure, not a finding about FFNs."

@@ -140,3 +140,24 @@ def test_wrong_settings_are_named(tmp_path, text, message):
     with pytest.raises(UsageError) as error:
         load_settings(file, {})
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--family", "bert"], "'bert' is not one of 'olmo', 'olmo2', 'gpt_neox'"),
+        (["refresh", "--nope"], "No such option: --nope"),
+        (["bogus"], "No such command 'bogus'"),
+        (["sql"], "Missing argument 'statement'"),
+        (["families", "--format", "xml"], "'xml' is not one of"),
+    ],
+)
+def test_what_cannot_be_understood_is_one_line_too(run, arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
+
+
+def test_without_a_command_the_help_is_shown(run):
+    done = run()
+    assert done.returncode == 2 and "refresh" in done.stdout and done.stderr == ""

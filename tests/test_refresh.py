@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.conftest import save_checkpoint
+from tests.conftest import save_checkpoint, save_random_checkpoint
 
 
 def tree(lake: Path) -> dict[str, str]:
@@ -275,6 +275,34 @@ def test_what_is_refused_leaves_the_lake_as_it_was(refresh, lake, series, tmp_pa
     assert tree(lake) == before
 
 
+def test_two_architectures_are_no_series(refresh, lake, series, tmp_path):
+    """Neither among the checkpoints that are new, nor with one that the lake holds and that is not replaced."""
+    before = tree(lake)
+    save_checkpoint(series / "step150", seed=3)
+    save_checkpoint(series / "step200", seed=4, num_attention_heads=4)
+    done = refresh()
+    assert done.returncode == 1 and tree(lake) == before
+    assert done.stderr.startswith(
+        "error: s/step150 and s/step200 differ in head_count 5 and 4, kv_head_count 5 and 4; "
+    )
+    assert done.stderr.count("\n") == 1
+
+    save_checkpoint(tmp_path / "other" / "step0", seed=4, num_hidden_layers=2)
+    done = refresh("--checkpoints", tmp_path / "other")
+    assert done.returncode == 1 and tree(lake) == before
+    assert "s/step0 and s/main (in the lake) differ in layer_count 2 and 3; " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_series_may_be_replaced_by_another_architecture(refresh, lake, run, tmp_path):
+    for name in ("step100-tokens1B", "main"):
+        assert run("withdraw", f"s/{name}", "--lake", lake).returncode == 0
+    save_checkpoint(tmp_path / "other" / "step0", seed=4, num_hidden_layers=2)
+    done = refresh("--checkpoints", tmp_path / "other")
+    assert done.returncode == 0, done.stderr
+    assert rows(lake, "select layer_count, checkpoint_count from dim_series") == [(2, 1)]
+
+
 @pytest.mark.parametrize(("module", "function"), [("extract.measurement", "write_table"), ("release", "_copy_marts")])
 def test_a_full_disk_loses_nothing(facts_directory, lake, series, module, function):
     """From the named step on, no file may grow beyond 20 kB: the extraction, or the release, cannot be written."""
@@ -329,9 +357,35 @@ def test_two_series_in_one_lake(run, refresh, lake, series_directory, facts_dire
     assert provisional == {"s": True, "o'ther/=<b>": False}
     # equal weights in two series are no news; and the first series' refresh keeps what the second declared
     assert refresh().stdout.startswith("nothing to do")
+    pairs = "select series_id, other_series_id, is_comparable, reason from dim_series_pairs order by all"
+    assert rows(lake, pairs) == [("o'ther/=<b>", "s", True, None), ("s", "o'ther/=<b>", True, None)]
     columns = "* exclude (series_id, checkpoint_id, relation_id)"
     mine, other = (
         rows(lake, f"select {columns} from fct_role_memberships where series_id = {name}")
         for name in ("'s'", "'o''ther/=<b>'")
     )
     assert sorted(map(str, mine)) == sorted(map(str, other)) and mine
+
+
+def test_series_of_other_blocks_are_not_compared(run, lake, facts_directory, tmp_path):
+    """A GPT-NeoX, a GPT-2 (pre-norm, biases) and an OLMo 2 (post-norm) beside the OLMo: each passes its gate."""
+    flags = ["--facts", facts_directory, "--lake", lake, "--tau", "0.03"]
+    for model_type in ("gpt_neox", "gpt2", "olmo2"):
+        save_random_checkpoint(tmp_path / model_type / "step1", model_type, num_attention_heads=4, hidden_size=32)
+        command = "refresh" if model_type == "olmo2" else "extract"
+        done = run(command, "--checkpoints", tmp_path / model_type, "--series", model_type, *flags)
+        assert done.returncode == 0, done.stderr
+    assert dict(rows(lake, "select series_id, block from dim_series")) == {
+        "s": "sequential",
+        "gpt_neox": "parallel",
+        "gpt2": "sequential",
+        "olmo2": "sequential",
+    }
+    pairs = rows(lake, "select list_sort([series_id, other_series_id]), is_comparable, reason from dim_series_pairs")
+    assert len(pairs) == 12
+    for names, is_comparable, reason in pairs:
+        assert is_comparable == ("gpt_neox" not in names)
+        assert is_comparable or "gpt_neox has parallel blocks" in reason or "and gpt_neox parallel ones" in reason
+    (neox,) = (lake / "current").resolve().glob("site/gpt-neox-*/index.html")
+    said = " ".join(neox.read_text(encoding="utf-8").split())
+    assert said.count("Not to be compared: gpt_neox has parallel blocks and ") == 3

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from timecourse.errors import GateError, UserError
+from timecourse.errors import GateError, UsageError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -350,7 +350,13 @@ def _show_checks(checks: "Sequence[CheckResult]", target: Console) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors that a user can mend are one line and an exit code; tracebacks are for bugs."""
     try:
-        app(arguments)
+        sys.exit(app(arguments, standalone_mode=False))
+    except typer.TyperException as error:  # a flag, value or command that is none
+        if not error.format_message():  # no command at all: the help was shown
+            sys.exit(UsageError.exit_code)
+        _fail(error.format_message(), UsageError.exit_code)
+    except typer.Abort:
+        _fail("interrupted", 130)
     except UserError as error:
         if isinstance(error, GateError):
             _show_checks(error.failed, errors)

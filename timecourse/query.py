@@ -43,7 +43,7 @@ def history(lake: Lake, component: str) -> "polars.DataFrame":
         lake,
         """
         select
-            series_id, tau_id, checkpoint_name as checkpoint, step, primary_role, has_changed,
+            series_id, setting_id, tau_id, checkpoint_name as checkpoint, step, primary_role, has_changed,
             round(rate_all, 3) as rate_all, round(rate_entity, 3) as rate_entity,
             round(rate_relation_max, 3) as rate_relation_max, relation_max_id as relation,
             relation_answer_count, fact_answer_count

@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from timecourse.build import build_warehouse
 from timecourse.checks import CheckResult
 from timecourse.config import Settings
+from timecourse.errors import UserError
 from timecourse.extract.checkpoints.directory import find_checkpoints
 from timecourse.extract.facts import load_relations
 from timecourse.extract.identity import ExtractionRequest
@@ -46,7 +49,7 @@ def refresh(settings: Settings, console: Console, *, do_extract: bool = True, do
             for checkpoint in find_checkpoints(settings.checkpoints)
         ]
         with _phase(outcome, "plan"):
-            _refuse_early(changed_or_new(lake.commits(), requests))
+            _refuse_early(lake, changed_or_new(lake.commits(), requests))
     with lake.locked():
         if do_extract:
             if missing := changed_or_new(lake.commits(), requests):
@@ -74,10 +77,11 @@ def changed_or_new(commits: Sequence[Commit], requests: Sequence[ExtractionReque
     return [request for request in requests if committed.get(request.checkpoint_id) != request.extraction_id]
 
 
-def _refuse_early(requests: Sequence[ExtractionRequest]) -> None:
+def _refuse_early(lake: Lake, requests: Sequence[ExtractionRequest]) -> None:
     """Refuse what can be refused before anything is extracted, so that a mistake leaves the lake as it was."""
     if not requests:
         return
+    _refuse_mixed_architectures(lake, requests)
     from timecourse.extract.job import prompts_of
 
     seen = set()
@@ -87,6 +91,35 @@ def _refuse_early(requests: Sequence[ExtractionRequest]) -> None:
         if (tokenizer := request.checkpoint.tokenizer_sha256) not in seen:
             prompts_of(request)
             seen.add(tokenizer)
+
+
+def _refuse_mixed_architectures(lake: Lake, requests: Sequence[ExtractionRequest]) -> None:
+    """Refuse a series of two architectures: its checkpoints are compared component by component.
+
+    Looks at the requests, and at what the lake holds of their series and they do not replace.
+    """
+    requested = {request.checkpoint_id: request.checkpoint.architecture for request in requests}
+    (first_id, first), *others = requested.items()
+    for commit in lake.commits():
+        if commit.content["series_id"] == requests[0].series_id and commit.checkpoint_id not in requested:
+            others.append((f"{commit.checkpoint_id} (in the lake)", _committed_architecture(lake, commit, list(first))))
+    for other_id, other in others:
+        if differences := [f"{name} {first[name]} and {other[name]}" for name in first if first[name] != other[name]]:
+            raise UserError(
+                f"{first_id} and {other_id} differ in {', '.join(differences)}; the checkpoints of a series are of one "
+                "architecture: make two series of them, or withdraw what the lake holds"
+            )
+
+
+def _committed_architecture(lake: Lake, commit: Commit, names: list[str]) -> dict[str, object]:
+    path = lake.root / commit.content["directory"] / "checkpoint.parquet"
+    try:
+        (row,) = pq.read_table(path, columns=names).to_pylist()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UserError(
+            f"what the lake holds of {commit.checkpoint_id} cannot be read ({path.name}); withdraw it to extract anew"
+        ) from error
+    return dict(row)
 
 
 def _extract_all(

@@ -37,6 +37,15 @@ final as (
         checkpoints.weights_sha256,
         (count(*) over (partition by series_id, setting_id, checkpoints.weights_sha256) - 1)::integer
             as same_weights_checkpoint_count,
+        concat_ws(
+            ', ',
+            checkpoints.family,
+            checkpoints.topology,
+            checkpoints.layer_count || ' layers',
+            checkpoints.head_count || ' heads',
+            checkpoints.kv_head_count || ' key-value heads',
+            'width ' || checkpoints.hidden_size
+        ) as architecture,
         checkpoints.facts_sha256,
         checkpoints.tokenizer_sha256,
         checkpoints.dtype,

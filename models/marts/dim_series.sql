@@ -12,6 +12,7 @@ final as (
         series_id,
         max(family) as family,
         max(topology) as topology,
+        split_part(max(topology), '_', 1) as block,
         max(layer_count) as layer_count,
         max(head_count) as head_count,
         max(kv_head_count) as kv_head_count,

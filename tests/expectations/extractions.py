@@ -18,10 +18,10 @@ HEAD_IDS = [f"L{layer}H{head}" for layer in range(LAYERS) for head in range(HEAD
 FFN_IDS = [f"L{layer}F" for layer in range(LAYERS)]
 
 
-def valid_extraction() -> Tables:
+def valid_extraction(topology: str = "sequential_pre_norm", has_attention_bias: bool = False) -> Tables:
     """Six tables of one checkpoint: 6 prompts of 6 tokens, the first of them special."""
     generator = random.Random(0)
-    tables: Tables = {"checkpoint": [_checkpoint()], "prompts": _prompts()}
+    tables: Tables = {"checkpoint": [{**_checkpoint(), "topology": topology}], "prompts": _prompts()}
     tables["prompt_tokens"] = [
         {
             "prompt_id": prompt["prompt_id"],
@@ -36,7 +36,8 @@ def valid_extraction() -> Tables:
         for position, span in enumerate(SPANS)
     ]
     tables["attributions"] = _attributions(tables["prompts"], generator)
-    tables["contributions"] = _contributions(tables["prompts"], generator)
+    sums = [parts for layer in range(LAYERS) for parts in sums_of_layer(layer, topology, has_attention_bias)]
+    tables["contributions"] = _contributions(tables["prompts"], sums, generator)
     tables["predictions"] = _predictions(tables["prompt_tokens"], generator)
     for rows in tables.values():
         for row in rows:
@@ -145,26 +146,32 @@ def _attributions(prompts: Rows, generator: random.Random) -> Rows:
     return rows
 
 
-def _contributions(prompts: Rows, generator: random.Random) -> Rows:
+def sums_of_layer(layer: int, topology: str, has_attention_bias: bool) -> list[list[str]]:
+    """The parts of each sum of a layer: two sums in a sequential block, one in a parallel one."""
+    attention = [f"L{layer}H{head}" for head in range(HEADS)] + [f"L{layer}BA"] * has_attention_bias + [f"L{layer}RA"]
+    if topology.startswith("parallel"):
+        return [[*attention, f"L{layer}F"]]
+    return [attention, [f"L{layer}F", f"L{layer}RF"]]
+
+
+def _contributions(prompts: Rows, sums: list[list[str]], generator: random.Random) -> Rows:
     rows = []
     for prompt in prompts:
         for position in PREDICTING:
-            for layer in range(LAYERS):
-                heads = [f"L{layer}H{head}" for head in range(HEADS)]
-                for parts in ([*heads, f"L{layer}RA"], [f"L{layer}F", f"L{layer}RF"]):
-                    weights = [generator.uniform(0.1, 1) for _ in parts]
-                    is_degenerate = prompt["prompt_id"] == 0 and layer == 0 and position == PREDICTING[0]
-                    total = math.inf if is_degenerate else sum(weights)
-                    for component_id, weight in zip(parts, weights, strict=True):
-                        rows.append(
-                            {
-                                "prompt_id": prompt["prompt_id"],
-                                "position": position,
-                                "component_id": component_id,
-                                "c_direct": weight / total,
-                                "stream_norm": 3.0 if "R" in component_id else None,
-                            }
-                        )
+            for number, parts in enumerate(sums):
+                weights = [generator.uniform(0.1, 1) for _ in parts]
+                is_degenerate = prompt["prompt_id"] == 0 and number == 0 and position == PREDICTING[0]
+                total = math.inf if is_degenerate else sum(weights)
+                for component_id, weight in zip(parts, weights, strict=True):
+                    rows.append(
+                        {
+                            "prompt_id": prompt["prompt_id"],
+                            "position": position,
+                            "component_id": component_id,
+                            "c_direct": weight / total,
+                            "stream_norm": 3.0 if "R" in component_id else None,
+                        }
+                    )
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.expectations.extractions import Tables, valid_extraction, write_extraction
+from tests.expectations.extractions import PREDICTING, Tables, valid_extraction, write_extraction
 from timecourse.checks import CheckResult
 from timecourse.expectations import gate
 from timecourse.expectations.gate import gate_extraction
@@ -89,6 +89,7 @@ DEFECTS: list[tuple[str, Callable[[Tables], Row], tuple[str, ...]]] = [
     ("checkpoint.id_is_series_and_name", set_in("checkpoint", checkpoint_name="step2"), ("checkpoint_name",)),
     ("checkpoint.extraction_is_one", set_in("predictions", 5, extraction_id="e1"), ("extraction_id",)),
     ("checkpoint.sizes_are_positive", set_in("checkpoint", kv_head_count=0), ("kv_head_count",)),
+    ("checkpoint.block_is_known", set_in("checkpoint", topology="woven_pre_norm"), ("topology",)),
     ("checkpoint.taus_are_named_shares", set_in("checkpoint", taus=[0.01, 1.0]), CHECKPOINT),
     ("checkpoint.prompts_are_all_there", set_in("checkpoint", prompt_count=7), ("prompt_count",)),
     ("checkpoint.completeness", set_in("checkpoint", completeness_error_max=2e-4), CHECKPOINT),
@@ -188,8 +189,15 @@ def by_rule(results: list[CheckResult]) -> dict[str, CheckResult]:
     return {result.check_id.removeprefix("raw."): result for result in results}
 
 
-def test_a_valid_extraction_passes(tmp_path: Path) -> None:
-    results = gate_extraction(write_extraction(tmp_path / "a=b [1]*", valid_extraction()))
+TOPOLOGIES = ("sequential_pre_norm", "sequential_post_norm", "sequential_sandwich_norm", "parallel_pre_norm")
+
+
+@pytest.mark.parametrize("has_attention_bias", [False, True])
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_valid_extraction_passes(tmp_path: Path, topology: str, has_attention_bias: bool) -> None:
+    tables = valid_extraction(topology, has_attention_bias)
+    assert ("L1BA" in {row["component_id"] for row in tables["contributions"]}) == has_attention_bias
+    results = gate_extraction(write_extraction(tmp_path / "a=b [1]*", tables))
     assert [result for result in results if result.result != "pass"] == []
     assert {result.checkpoint_id for result in results} == {"tiny/step1"}
     assert {result.stage for result in results} == {"raw"}
@@ -253,14 +261,90 @@ def test_an_empty_route_is_no_defect(tmp_path: Path) -> None:
     assert by_rule(results)["attributions.score_is_positive"].observed == "no rows"
 
 
-def test_a_parallel_block_has_one_sum_per_layer(tmp_path: Path) -> None:
-    tables = valid_extraction()
-    tables["checkpoint"][0]["topology"] = "parallel"
-    tables["contributions"] = [row for row in tables["contributions"] if not row["component_id"].endswith("RF")]
-    for row in tables["contributions"]:
-        row["c_direct"] = 0.25  # two heads, one FFN, the residual
-    results = gate_extraction(write_extraction(tmp_path, tables))
-    assert [result for result in results if result.result != "pass"] == []
+def in_one_place(component_id: str) -> Callable[[Row], bool]:
+    """Whether a row is this component's at one certain position of one prompt."""
+    return lambda row: all(row[key] == value for key, value in zip(PART, (1, PREDICTING[0], component_id), strict=True))
+
+
+def one_layer(tables: Tables) -> dict[str, Row]:
+    """The contributions of one layer in that place, by component."""
+    parts = {row["component_id"] for row in tables["contributions"] if row["component_id"].startswith("L1")}
+    return {part: next(filter(in_one_place(part), tables["contributions"])) for part in parts}
+
+
+def add_residual_after_attention(tables: Tables) -> Row:
+    """A defect: a residual in an FFN sum, which a parallel block does not have."""
+    tables["contributions"].append({**one_layer(tables)["L1RA"], "component_id": "L1RF", "c_direct": 0.0})
+    return tables["contributions"][-1]
+
+
+def split_in_two_sums(tables: Tables) -> Row:
+    """A defect: the parts of a parallel layer but for the FFN are 1 together, as in a sequential one."""
+    layer = one_layer(tables)
+    for row in layer.values():
+        row["c_direct"] /= 1 - layer["L1F"]["c_direct"]
+    return layer["L1F"]
+
+
+def join_in_one_sum(tables: Tables) -> Row:
+    """A defect: the two sums of a sequential layer are 1 together, as in a parallel one."""
+    layer = one_layer(tables)
+    for row in layer.values():
+        row["c_direct"] /= 2
+    return layer["L1F"]
+
+
+# block, defect, and the rules that it breaks: these and no others
+BLOCK_DEFECTS: list[tuple[str, Callable[[Tables], Row], set[str]]] = [
+    (
+        "parallel_pre_norm",
+        add_residual_after_attention,
+        {"component_is_known", "rows_are_complete", "residuals_carry_the_norm"},
+    ),
+    ("parallel_pre_norm", drop("contributions", in_one_place("L1RA")), {"rows_are_complete", "shares_add_up"}),
+    ("parallel_pre_norm", drop("contributions", in_one_place("L1F")), {"rows_are_complete", "shares_add_up"}),
+    ("parallel_pre_norm", split_in_two_sums, {"shares_add_up"}),
+    ("sequential_pre_norm", drop("contributions", in_one_place("L1RF")), {"rows_are_complete", "shares_add_up"}),
+    ("sequential_post_norm", join_in_one_sum, {"shares_add_up"}),
+]
+
+
+@pytest.mark.parametrize("has_attention_bias", [False, True])
+@pytest.mark.parametrize(("topology", "spoil", "rules"), BLOCK_DEFECTS)
+def test_a_block_has_its_own_sums(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    topology: str,
+    spoil: Callable[[Tables], Row],
+    rules: set[str],
+    has_attention_bias: bool,
+) -> None:
+    own = {table: known if table == "contributions" else () for table, known in gate._RAW_TABLES.items()}
+    monkeypatch.setattr(gate, "_RAW_TABLES", own)
+    tables = valid_extraction(topology, has_attention_bias)
+    spoil(tables)
+    results = by_rule(gate_extraction(write_extraction(tmp_path, tables)))
+    assert {rule for rule, result in results.items() if result.result == "fail"} == {
+        f"contributions.{rule}" for rule in rules
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "named"), [("parallel_pre_norm", "sequential"), ("sequential_pre_norm", "parallel")]
+)
+def test_rows_of_the_other_block_fail(tmp_path: Path, written: str, named: str) -> None:
+    tables = valid_extraction(written)
+    tables["checkpoint"][0]["topology"] = f"{named}_pre_norm"
+    assert "fail" in {result.result for result in gate_extraction(write_extraction(tmp_path, tables))}
+
+
+@pytest.mark.parametrize("topology", ["sequential_post_norm", "parallel_pre_norm"])
+def test_a_bias_has_a_row_at_every_position_or_at_none(tmp_path: Path, topology: str) -> None:
+    tables = valid_extraction(topology, has_attention_bias=True)
+    missing = drop("contributions", in_one_place("L1BA"))(tables)
+    result = by_rule(gate_extraction(write_extraction(tmp_path, tables)))["contributions.rows_are_complete"]
+    assert result.result == "fail"
+    assert json.loads(result.failing_rows)[0]["position"] == missing["position"]
 
 
 def test_half_precision_may_tie(tmp_path: Path) -> None:

@@ -18,13 +18,18 @@ MARTS = """
     create table dim_settings as
     select 'tiny' as series_id, 's' as setting_id, '0.01' as tau_id;
 
+    create table dim_series_pairs as
+    select series_id, setting_id, tau_id, series_id as other_series_id, setting_id as other_setting_id,
+        tau_id as other_tau_id
+    from dim_settings where false;
+
     create table dim_components as
     from (values ('tiny', 'L0H0', 'head'), ('tiny', 'L0H1', 'head'), ('tiny', 'L0F', 'ffn'))
         as v(series_id, component_id, component_kind);
 
     create table dim_checkpoints as
     select 'tiny' as series_id, 's' as setting_id, v.*, 0 as same_weights_checkpoint_count,
-        'w' || v.checkpoint_id as weights_sha256
+        'w' || v.checkpoint_id as weights_sha256, 'olmo, 1 layer, 2 heads' as architecture
     from (values ('tiny/a', 'ea', null), ('tiny/b', 'eb', 'tiny/a'), ('tiny/c', 'ec', 'tiny/b'))
         as v(checkpoint_id, extraction_id, previous_checkpoint_id);
 
@@ -131,6 +136,16 @@ DEFECTS: list[tuple[str, str, dict[str, object]]] = [
         "dim_checkpoints.nothing_is_lost",
         "delete from dim_checkpoints where checkpoint_id = 'tiny/a'",
         {"checkpoint_id": "tiny/a"},
+    ),
+    (
+        "dim_checkpoints.series_is_one_architecture",
+        "update dim_checkpoints set architecture = 'gpt_neox, 1 layer, 2 heads' where checkpoint_id = 'tiny/c'",
+        {"checkpoint_id": "tiny/c", "architecture": "gpt_neox, 1 layer, 2 heads", "checkpoint_count": 1, "found": 2.0},
+    ),
+    (
+        "dim_series_pairs.rows_are_complete",
+        "insert into dim_settings values ('other', 's', '0.01')",
+        {"series_id": "other", "row_count": 0, "expected_count": 1},
     ),
     ("dim_components.rows_are_complete", "delete from dim_components where component_id = 'L0F'", {"row_count": 2}),
     (

@@ -211,9 +211,50 @@ def many_site(small_release: Path, render: Callable[[Path], Site], tmp_path_fact
     """Two taus, the second with an id that is no safe folder name and without the history of one head."""
     folder = tmp_path_factory.mktemp("many")
     with changed(small_release, folder) as connection:
-        for (table,) in connection.execute(
-            "select table_name from duckdb_columns() where column_name = 'tau_id' and not internal"
-        ).fetchall():
+        for table in tables_with(connection, "tau_id"):
             connection.execute(f"insert into {table} select * replace ('../../<b>''\"' as tau_id) from {table}")
         connection.execute("delete from fct_component_histories where component_id = 'L0H0' and tau_id like '..%'")
+        pair_all(connection)
     return render(folder / "warehouse.duckdb")
+
+
+@pytest.fixture(scope="session")
+def series_site(small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Three series: `tiny`, a post-norm one that is comparable with it, and a parallel one that is not."""
+    folder = tmp_path_factory.mktemp("series")
+    with changed(small_release, folder) as connection:
+        for name in ("post & norm", "side"):
+            for table in tables_with(connection, "series_id"):
+                connection.execute(
+                    f"insert into {table} select * replace (? as series_id) from {table} where series_id = 'tiny'",
+                    [name],
+                )
+        connection.execute("update dim_series set topology = 'sequential_post_norm' where series_id = 'post & norm'")
+        connection.execute(
+            "update dim_series set topology = 'parallel_pre_norm', block = 'parallel' where series_id = 'side'"
+        )
+        pair_all(connection)
+        connection.execute(
+            """update dim_series_pairs set is_comparable = false, reason = series_id || ' <is> not ' || other_series_id
+            where 'side' in (series_id, other_series_id)"""
+        )
+    return render(folder / "warehouse.duckdb")
+
+
+def tables_with(connection: duckdb.DuckDBPyConnection, column: str) -> list[str]:
+    """Tables that have a column of this name."""
+    rows = connection.execute(
+        "select table_name from duckdb_columns() where column_name = ? and not internal", [column]
+    ).fetchall()
+    return [table for (table,) in rows]
+
+
+def pair_all(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make every two reports of a release comparable."""
+    connection.execute(
+        """insert into dim_series_pairs by name
+        select ones.series_id, ones.setting_id, ones.tau_id, others.series_id as other_series_id,
+            others.setting_id as other_setting_id, others.tau_id as other_tau_id, true as is_comparable
+        from dim_settings as ones, dim_settings as others
+        where (ones.series_id, ones.setting_id, ones.tau_id) <> (others.series_id, others.setting_id, others.tau_id)"""
+    )

@@ -63,6 +63,45 @@ def test_partitions_do_not_mix(many_site: Site) -> None:
     assert sorted(totals) == [everything - 1, everything]
 
 
+def reports_by_series(site: Site) -> dict[str, Site]:
+    """The reports of a site with several, by the first word of their series."""
+    folders = [path for path in site.folder.iterdir() if path.is_dir() and path.name != "assets"]
+    return {folder.name.split("-")[0]: Site(folder, site.warehouse) for folder in folders}
+
+
+def test_the_reader_is_told_what_may_be_compared(series_site: Site, site: Site, many_site: Site) -> None:
+    """Each overview says it of the other reports, the index of every pair once; the words are the mart's."""
+    heading = "What else this release holds, and whether it may be compared"
+    told = {
+        series: report.page("index").text.split(heading)[1].split("How to read")[0].strip().split("\n")
+        for series, report in reports_by_series(series_site).items()
+    }
+    assert told == {
+        "post": ["side, τ = 5xNot to be compared: post & norm <is> not side.", "tiny, τ = 5xMay be compared."],
+        "side": [
+            "post & norm, τ = 5xNot to be compared: side <is> not post & norm.",
+            "tiny, τ = 5xNot to be compared: side <is> not tiny.",
+        ],
+        "tiny": ["post & norm, τ = 5xMay be compared.", "side, τ = 5xNot to be compared: tiny <is> not side."],
+    }
+    assert series_site.page("index").text.split("Which reports may be compared")[1].strip().split("\n") == [
+        "post & norm, τ = 5x, and side, τ = 5xNot to be compared: post & norm <is> not side.",
+        "post & norm, τ = 5x, and tiny, τ = 5xMay be compared.",
+        "side, τ = 5x, and tiny, τ = 5xNot to be compared: side <is> not tiny.",
+    ]
+    assert heading not in site.page("index").text
+    assert "tiny, τ = ../../<b>'\", and tiny, τ = 5xMay be compared." in many_site.page("index").text
+
+
+def test_the_roles_of_a_parallel_block_are_explained_as_such(series_site: Site) -> None:
+    said = {
+        series: ("In a parallel block" in text, "An FFN is one of two parts" in text)
+        for series, report in reports_by_series(series_site).items()
+        for text in [report.page("roles").text]
+    }
+    assert said == {"tiny": (False, True), "post": (False, True), "side": (True, False)}
+
+
 def test_links_lead_to_files(site: Site, many_site: Site) -> None:
     for root in (site.folder, many_site.folder):
         for path in root.rglob("*.html"):

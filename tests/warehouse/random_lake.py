@@ -1,4 +1,4 @@
-"""Random activities under awkward names: series, settings, branches, phases, shapes and taus in one lake."""
+"""Random activities under awkward names: series, settings, branches, phases, shapes, blocks and taus in one lake."""
 
 import random
 from dataclasses import dataclass
@@ -23,6 +23,12 @@ class Partition:
     head_count: int
     kv_head_count: int
     checkpoints: list[tuple[str, str, str, int | None]]
+    topology: str = "sequential_pre_norm"
+    has_attention_bias: bool = False
+
+    @property
+    def block(self) -> str:
+        return self.topology.split("_")[0]
 
     def checkpoint_id(self, name: str) -> str:
         return f"{self.series_id}/{name}"
@@ -32,6 +38,19 @@ class Partition:
         layers = range(self.layer_count)
         heads = [f"L{layer}H{head}" for layer in layers for head in range(self.head_count)]
         return heads + [f"L{layer}F" for layer in layers]
+
+    @property
+    def sums(self) -> list[list[str]]:
+        """The parts of every sum: two sums per layer in a sequential block, one in a parallel one."""
+        sums: list[list[str]] = []
+        for layer in range(self.layer_count):
+            attention = [f"L{layer}H{head}" for head in range(self.head_count)] + [f"L{layer}RA"]
+            attention += [f"L{layer}BA"] * self.has_attention_bias
+            if self.block == "parallel":
+                sums.append([*attention, f"L{layer}F"])
+            else:
+                sums += [attention, [f"L{layer}F", f"L{layer}RF"]]
+        return sums
 
 
 PARTITIONS = [
@@ -53,7 +72,16 @@ PARTITIONS = [
     Partition("sé'ries \"one\" {{ var('x') }} %", "other", 2, 4, 2, [("step9", "pretraining", "main", 9)]),
     Partition("two", "setting", 5, 1, 1, [(f"step{step}", "pretraining", "main", step) for step in (1, 2, 4, 8)]),
     Partition("three", "setting", 1, 6, 6, [(f"step{step}", "pretraining", "main", step) for step in (0, 100)]),
-]
+    Partition(
+        "post", "setting", 2, 3, 3, [("step1", "pretraining", "main", 1), ("step2", "pretraining", "main", 2)],
+        "sequential_post_norm", has_attention_bias=True,
+    ),
+    Partition(
+        "side", "setting", 2, 6, 2, [("step1", "pretraining", "main", 1), ("step2", "pretraining", "main", 2)],
+        "parallel_pre_norm", has_attention_bias=True,
+    ),
+    Partition("side 2", "other", 1, 6, 3, [("step1", "pretraining", "main", 1)], "parallel_pre_norm"),
+]  # fmt: skip
 
 
 def commit_random_lake(lake: Path) -> dict[tuple[str, str, str], list[Checkpoint]]:
@@ -164,7 +192,22 @@ def commit_random(lake: Path, partition: Partition, index: int, tables: dict[str
         "layer_count": partition.layer_count,
         "head_count": partition.head_count,
         "kv_head_count": partition.kv_head_count,
+        "topology": partition.topology,
         **changes,
     }
     predictions = [{**row, "readout": partition.layer_count} for row in tables["predictions"]]
-    commit(lake, partition.series_id, tables={**tables, "predictions": predictions}, **values)
+    contributions = [
+        {
+            "prompt_id": row["prompt_id"],
+            "position": row["position"],
+            "component_id": part,
+            "c_direct": 1 / len(parts),
+            "stream_norm": 1.0 if "R" in part else None,
+        }
+        for row in tables["prompt_tokens"]
+        if row["is_answer_predicting"]
+        for parts in partition.sums
+        for part in parts
+    ]
+    tables = {**tables, "predictions": predictions, "contributions": contributions}
+    commit(lake, partition.series_id, tables=tables, **values)

@@ -10,6 +10,7 @@ import pytest
 from tests.warehouse.raw_lake import commit
 from timecourse.build import build_warehouse
 from timecourse.errors import UsageError, UserError
+from timecourse.expectations.gate import gate_release
 
 PROMPTS = [{"prompt_id": 0, "relation_id": "r", "fact_id": "r/'f'", "subject": "s", "object": "o"}]
 TOKENS = [
@@ -84,3 +85,29 @@ def test_a_database_in_use_is_said_so(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="another process"):
             build_warehouse(tmp_path, theta="0.1", complete_series=[])
         process.stdin.close()
+
+
+def test_two_architectures_in_one_series_do_not_pass_the_gate(tmp_path: Path) -> None:
+    """Whatever it is that differs: components of the same name would not be the same ones."""
+    tables = {"prompts": PROMPTS, "prompt_tokens": TOKENS, "attributions": ATTRIBUTIONS, "predictions": PREDICTIONS}
+    commit(tmp_path, "steady", "step1", tables, step=1)
+    commit(tmp_path, "steady", "step2", tables, step=2)
+    changes = {
+        "family": "gpt_neox",
+        "topology": "parallel_pre_norm",
+        "layer_count": 5,
+        "head_count": 8,
+        "kv_head_count": 2,
+        "hidden_size": 64,
+    }
+    for column, value in changes.items():
+        commit(tmp_path, column, "step1", tables, step=1)
+        commit(tmp_path, column, "step2", tables, step=2, **{column: value})
+    built = build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    assert {check.result for check in built.checks} == {"pass"}
+    rule = "release.dim_checkpoints.series_is_one_architecture"
+    (result,) = (check for check in gate_release(built.database, None) if check.check_id == rule)
+    assert result.result == "fail"
+    assert {(row["series_id"], row["found"]) for row in json.loads(result.failing_rows)} == {
+        (column, 2.0) for column in changes
+    }

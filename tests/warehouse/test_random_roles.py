@@ -7,7 +7,8 @@ import duckdb
 import pytest
 
 from tests.warehouse.conftest import RandomLake
-from tests.warehouse.random_lake import PARTITIONS, RELATIONS, THETA
+from tests.warehouse.learning_lake import SERIES
+from tests.warehouse.random_lake import PARTITIONS, RELATIONS, TAU_IDS, THETA, Partition
 from tests.warehouse.roles_twin import answer_rate, twin_marts
 
 COLUMNS = {
@@ -60,16 +61,58 @@ def test_every_check_passes(random_lake: RandomLake) -> None:
 
 
 def test_components_of_every_shape(random_lake: RandomLake) -> None:
+    """Every head and FFN has a row; consecutive query heads share a key-value head."""
     with duckdb.connect(str(random_lake.result.database), read_only=True) as connection:
         rows = connection.execute("select series_id, component_id, kv_head from dim_components").fetchall()
     for partition in PARTITIONS:
         of_series = {component: kv_head for series_id, component, kv_head in rows if series_id == partition.series_id}
         assert sorted(of_series) == sorted(partition.components)
-    assert [
-        kv_head
-        for series_id, component, kv_head in sorted(rows)
-        if series_id.startswith("s") and component[:3] == "L1H"
-    ] == [0, 0, 1, 1]
+        group_size = partition.head_count // partition.kv_head_count
+        expected = [head // group_size for head in range(partition.head_count)]
+        for layer in range(partition.layer_count):
+            assert [of_series[f"L{layer}H{head}"] for head in range(partition.head_count)] == expected
+            assert of_series[f"L{layer}F"] is None
+    shapes = {(partition.head_count, partition.kv_head_count) for partition in PARTITIONS}
+    assert {(6, 6), (6, 3), (6, 2), (1, 1)} <= shapes
+
+
+def test_what_may_be_compared(random_lake: RandomLake) -> None:
+    """Every pair has a row; only series of one block and setting are comparable, and the reasons are in words."""
+    with duckdb.connect(str(random_lake.result.database), read_only=True) as connection:
+        rows = connection.execute("from dim_series_pairs").fetchall()
+        (blocks,) = connection.execute("select map_from_entries(list((series_id, block))) from dim_series").fetchall()
+    found = {(tuple(row[:3]), tuple(row[3:6])): row[6:] for row in rows}
+    measured = {
+        (partition.series_id, partition.setting_id, tau): partition for partition in PARTITIONS for tau in TAU_IDS
+    }
+    measured[SERIES, "setting", "0.05"] = Partition(SERIES, "setting", 4, 4, 4, [])  # the accuracies' series
+    assert set(found) == {(one, other) for one in measured for other in measured if one != other}
+    assert blocks[0] == {partition.series_id: partition.block for partition in measured.values()}
+    seen = set()
+    for (one, other), (is_comparable, reason) in found.items():
+        same_block, same_setting = measured[one].block == measured[other].block, one[1:] == other[1:]
+        seen.add((same_block, same_setting))
+        assert is_comparable == (same_block and same_setting)
+        assert (reason is None) == is_comparable
+        words = reason or ""
+        assert (
+            f"{one[0]} has {measured[one].block} blocks and {other[0]} {measured[other].block} ones: " in words
+        ) == (not same_block)
+        assert ("different settings" in words) == (not same_setting)
+    assert len(seen) == 4
+    assert found[("two", "setting", "5x"), ("post", "setting", "5x")] == (True, None)
+
+
+def test_parts_of_every_block_are_read(random_lake: RandomLake) -> None:
+    """A parallel layer has one residual, a sequential one two, and either has a bias where the model has."""
+    with duckdb.connect(str(random_lake.result.database), read_only=True) as connection:
+        rows = connection.execute(
+            """select distinct series_id, setting_id, component_id
+            from stg_raw__contributions join stg_raw__checkpoints using (extraction_id)"""
+        ).fetchall()
+    for partition in PARTITIONS:
+        parts = [part for *key, part in rows if key == [partition.series_id, partition.setting_id]]
+        assert sorted(parts) == sorted(part for parts in partition.sums for part in parts)
 
 
 def test_a_checkpoint_of_predictions_only(random_lake: RandomLake) -> None:
