@@ -212,7 +212,7 @@ def _first(output: Any) -> Tensor:
 
 def _root_mean_square(norm: "nn.Module", written: Tensor) -> Tensor:
     """What an RMSNorm divides by at every position: [B, n] in float32."""
-    epsilon: float = getattr(norm, "variance_epsilon", None) or norm.eps  # type: ignore[assignment]
+    epsilon: float = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps  # type: ignore[assignment]
     return (written.float().pow(2).mean(-1) + epsilon).sqrt()
 
 

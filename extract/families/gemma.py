@@ -75,6 +75,13 @@ GEMMA3_MULTIMODAL = replace(
     model_types=("gemma3",),
     layers="model.language_model.layers",
     final_norm="model.language_model.norm",
+    logits_softcap=None,  # transformers' multimodal class does not apply its text_config's
     examples=({"text_config": {"vocab_size": 61, "intermediate_size": 48, **_TEXT}, "vision_config": _VISION},),
+    config_defaults={
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "vocab_size": 262_208,
+        "max_position_embeddings": 131_072,
+    },
     not_verified=("images",),
 )

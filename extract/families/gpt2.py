@@ -16,6 +16,7 @@ GPT2 = Family(
         "hidden_size": "n_embd",
         "max_position_embeddings": "n_positions",
     },
+    buffers=("attn.masked_bias",),
     examples=(
         {"num_hidden_layers": 3, "num_attention_heads": 5, "hidden_size": 40},
         {

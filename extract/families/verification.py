@@ -71,7 +71,7 @@ def _measure(family: Family, example: Any, attention: str, dtype: str, device: s
             logits = model.network(input_ids=tokens, attention_mask=mask, use_cache=False).logits
     if not torch.equal(logits, expected):
         raise UserError(f"{family.name}: reading the model changes its logits ({attention}, {dtype}, {device})")
-    return max(errors)
+    return float(torch.tensor(errors).max())  # NaN where one is, unlike max()
 
 
 def _two_prompts(device: str) -> tuple[torch.Tensor, torch.Tensor]:

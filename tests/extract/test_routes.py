@@ -1,86 +1,98 @@
-"""Routes for all targets at once, as matrix products, against a walk in plain loops."""
+"""Routes for all targets at once, as matrix products, against a walk in plain loops, and the rules one by one."""
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.extract import slow_reference
-from tests.extract.test_contributions import SHAPES, activations, random_olmo
-from timecourse.extract.contributions import layer_contributions
-from timecourse.extract.routes import KEY_GROUPS, walk_routes
+from tests.extract.families.comparison import check_routes, clear_of
+from tests.extract.families.reference import contributions, reference
+from tests.extract.families.shapes import measure, prompts
+from tests.extract.test_contributions import any_model, anywhere
+from timecourse.extract.contributions import LayerContributions, SumContributions, layer_contributions
+from timecourse.extract.routes import walk_routes
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    shape=SHAPES,
-    tau=st.sampled_from([0.0, 0.02, 0.06, 0.15, 0.4]),
-    lengths=st.tuples(st.integers(1, 8), st.integers(1, 8)),
-)
-def test_equal_to_a_walk_in_plain_loops(shape, tau, lengths):
-    longest = max(lengths)
-    ids = torch.zeros(2, longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    groups = torch.full((2, longest), -1)
-    for row, length in enumerate(lengths):
-        ids[row, :length] = torch.arange(length) + 3 + row
-        mask[row, :length] = 1
-        groups[row, :length] = torch.arange(length) % 3
-        groups[row, 0] = KEY_GROUPS.index("first")
-    model = random_olmo(**shape)
-    layers, _ = activations(model, ids, mask)
-    measured = [layer_contributions(layer) for layer in layers]
-    routes = walk_routes(measured, tau, mask.bool(), groups)
-    for row, length in enumerate(lengths):
-        slow = [slow_reference.layer_shares(layer, row) for layer in layers]
-        if near_threshold(slow, tau, length):
-            continue
-        for target in range(length):
-            check_target(routes, slow, tau, row, target, shape["heads"], groups)
-        for heads, feed_forward in routes.layers:
-            assert float(heads.edges[row, length:].sum() + feed_forward.edges[row, length:].sum()) == 0
+@anywhere
+@given(**any_model, nominal=st.sampled_from([0.0, 0.02, 0.06, 0.15, 0.4, 0.6]))
+def test_equal_to_a_walk_in_plain_loops(shape, seed, lengths, nominal):
+    ids, mask = prompts(lengths, seed=seed)
+    model = shape.build(seed=seed)
+    shares, _ = contributions(reference(model, shape.model_type, ids, mask), lengths)
+    layers, _ = measure(model, shape.family, ids, mask)
+    tau = nominal and clear_of(shares, nominal)
+    head_count = model.config.get_text_config().num_attention_heads
+    active = check_routes([layer_contributions(layer) for layer in layers], shares, lengths, tau, head_count)
+    assert active > 0 or nominal > 0.1
 
 
-def near_threshold(slow, tau, length):
-    """Whether some contribution lies so close to τ that float32 may put it on the other side."""
-    return any(
-        abs(value - tau) < 1e-5
-        for kinds in slow
-        for sums in kinds
-        for query in range(length)
-        for value in sums[query].values()
+def one_sum(residual, heads=None, feed_forward=None, bias=None):
+    """One prompt's sum; heads: {(query, key): contribution} of the only head."""
+    positions = len(residual)
+    by_head = None
+    if heads is not None:
+        by_head = torch.zeros(1, positions, positions, 1)
+        for (query, key), value in heads.items():
+            by_head[0, query, key, 0] = value
+    given = [None if part is None else torch.tensor([part]) for part in (feed_forward, bias)]
+    zero = torch.zeros(1, positions)
+    return SumContributions(torch.tensor([residual]), by_head, *given, zero.bool(), zero, zero)
+
+
+def active_at(routes, target):
+    """(heads, FFNs): the layers whose only head, or FFN, is active for a target."""
+    return tuple(
+        [index for index, kinds in enumerate(routes.layers) if kinds[kind].edges[0, target, 0] > 0] for kind in (0, 1)
     )
 
 
-def check_target(routes, slow, tau, row, target, head_count, groups):
-    expected = slow_reference.walk(slow, tau, target, head_count)
-    for index, (heads, feed_forward) in enumerate(routes.layers):
-        for head in range(head_count + 1):
-            scores, part = (heads, head) if head < head_count else (feed_forward, 0)
-            terms = expected.get(f"L{index}{f'H{head}' if head < head_count else 'F'}", [])
-            at = (row, target, part)
-            assert int(scores.edges[at]) == len(terms)
-            assert float(scores.score[at]) == pytest.approx(sum(value for *_, value in terms), rel=1e-3, abs=1e-5)
-            assert float(scores.peak[at]) == pytest.approx(
-                max([value for *_, value in terms], default=0), rel=1e-3, abs=1e-5
-            )
-            direct = sum(value for query, _, value in terms if query == target)
-            assert float(scores.direct[at]) == pytest.approx(direct, rel=1e-3, abs=1e-5)
-            if scores.by_key is not None:
-                for group in range(len(KEY_GROUPS)):
-                    wanted = sum(value for _, key, value in terms if int(groups[row, key]) == group)
-                    assert float(scores.by_key[(*at, group)]) == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+QUIET = LayerContributions(one_sum([1.0, 1.0], {}), one_sum([0.5, 0.5], feed_forward=[0.5, 0.5]))
+TARGETS, GROUPS = torch.ones(1, 2, dtype=torch.bool), torch.tensor([[3, 2]])
+HEAD_ONLY = {(0, 0): 1.0, (1, 0): 1.0}
+
+
+@pytest.mark.parametrize(
+    ("top", "below"),
+    [
+        # sequential: the head carries the route to key 0, and below it goes on
+        (LayerContributions(one_sum([0.0, 0.0], HEAD_ONLY), one_sum([1.0, 1.0], feed_forward=[0.0, 0.0])), True),
+        # the FFN alone keeps the route alive at q as well as the residual does
+        (LayerContributions(one_sum([0.0, 1.0], {}), one_sum([0.0, 0.0], feed_forward=[1.0, 1.0])), True),
+        # neither survives: the attention sum is not entered
+        (LayerContributions(one_sum([1.0, 1.0], HEAD_ONLY), one_sum([0.1, 0.1], feed_forward=[0.1, 0.1])), False),
+        # only the bias survives the attention sum: the route ends
+        (
+            LayerContributions(one_sum([0.1, 0.1], {}, bias=[0.9, 0.9]), one_sum([0.5] * 2, feed_forward=[0.5] * 2)),
+            False,
+        ),
+        # parallel: the FFN reads the stream at q; the bias reads nothing
+        (LayerContributions(one_sum([0.1, 0.1], {}, feed_forward=[0.9, 0.9]), None), True),
+        (LayerContributions(one_sum([0.9, 0.9], {}, feed_forward=[0.1, 0.1]), None), True),
+        (LayerContributions(one_sum([0.1, 0.1], {}, feed_forward=[0.1, 0.1], bias=[0.9, 0.9]), None), False),
+    ],
+)
+def test_where_a_route_goes_on_below(top, below):
+    routes = walk_routes([QUIET, top], 0.2, TARGETS, GROUPS)
+    assert (0 in active_at(routes, 1)[1]) == below
+
+
+def test_a_head_carries_the_route_to_its_key_and_away_from_the_query():
+    top = LayerContributions(
+        one_sum([0.0, 0.0], {(0, 0): 1.0, (1, 0): 0.6, (1, 1): 0.1}), one_sum([0.7, 0.7], feed_forward=[0.1, 0.1])
+    )
+    at_key_one = LayerContributions(one_sum([1.0, 0.0], {(1, 1): 1.0}), one_sum([0.5, 1.0], feed_forward=[0.5, 0.0]))
+    routes = walk_routes([at_key_one, top], 0.2, TARGETS, GROUPS)
+    heads, feed_forward = routes.layers[1]
+    assert float(heads.score[0, 1, 0]) == float(heads.direct[0, 1, 0]) == 1.0  # alone above τ, so all of it
+    assert heads.by_key[0, 1, 0].tolist() == [0.0, 0.0, 0.0, 1.0]
+    assert not feed_forward.edges.any()
+    # position 1 is left at the top: below it, its own head has no part in the route, position 0's FFN has
+    assert active_at(routes, 1) == ([1], [0])
+    assert float(routes.layers[0][1].direct[0, 1, 0]) == 0.0 < float(routes.layers[0][1].score[0, 1, 0])
 
 
 def test_a_target_that_is_none_has_no_route():
-    layers, _ = activations(random_olmo(), torch.arange(6)[None])
-    targets = torch.tensor([[False, True, True, False, True, True]])
-    groups = torch.tensor([[3, 0, 0, 2, 1, 1]])
-    routes = walk_routes([layer_contributions(layer) for layer in layers], 0.02, targets, groups)
-    for kinds in routes.layers:
-        for scores in kinds:
-            active = scores.edges[0].sum(-1) > 0
-            assert not active[~targets[0]].any()
-    assert all(bool((feed_forward.edges[0, targets[0]] >= 0).all()) for _, feed_forward in routes.layers)
-    top = routes.layers[-1][1]
-    assert bool((top.edges[0, targets[0]] > 0).any())
+    targets = torch.tensor([[False, True]])
+    routes = walk_routes([QUIET, QUIET], 0.2, targets, GROUPS)
+    assert active_at(routes, 0) == ([], [])
+    assert active_at(routes, 1) == ([], [0, 1])

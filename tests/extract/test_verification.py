@@ -3,9 +3,10 @@
 import dataclasses
 
 import pytest
+import torch
 
 from timecourse.errors import UserError
-from timecourse.extract.families import FAMILIES
+from timecourse.extract.families import FAMILIES, verification
 from timecourse.extract.families.olmo2 import OLMO2
 from timecourse.extract.families.table import families_table, not_verified
 from timecourse.extract.families.verification import verify, verify_all
@@ -28,6 +29,20 @@ def test_a_family_that_is_described_wrongly_is_found_out():
     without_norm = dataclasses.replace(OLMO2, attention_norm=None)
     with pytest.raises(UserError, match=r"OLMo 2: the parts miss the stream by .* in float32 on cpu"):
         verify_all([without_norm], "cpu")
+
+
+def test_an_error_that_is_no_number_is_not_overlooked(monkeypatch):
+    measured = verification.layer_contributions
+
+    def not_a_number(layer):
+        found = measured(layer)
+        return dataclasses.replace(
+            found, attention=dataclasses.replace(found.attention, completeness_error=torch.full((2, 9), torch.nan))
+        )
+
+    monkeypatch.setattr(verification, "layer_contributions", not_a_number)
+    with pytest.raises(UserError, match="miss the stream by nan"):
+        verify(OLMO2, "cpu")
 
 
 def test_a_device_that_is_not_there_is_named():
