@@ -21,7 +21,7 @@ from timecourse.extract.checkpoints.tiny_model import pretrain
 from timecourse.extract.facts import load_relations
 from timecourse.extract.identity import ExtractionRequest, MeasurementSettings
 from timecourse.extract.job import prompts_of
-from timecourse.extract.loading import LoadedModel
+from timecourse.extract.loading import load_model
 from timecourse.extract.measurement import Measurement
 
 ROUNDS = 5
@@ -41,7 +41,7 @@ def main() -> None:
             load_relations(Path(folder) / "facts"),
             MeasurementSettings(("5x",)),
         )
-        model = LoadedModel(request.checkpoint, "float32", "cpu")
+        model = load_model(request.checkpoint, "float32", "cpu", "eager")
         prompts = sorted(prompts_of(request), key=lambda prompt: len(prompt.token_ids))
         batches = [prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH)]
 

@@ -4,7 +4,7 @@ Keys, relationships and the logic of roles are tested where the marts are built;
 """
 
 from timecourse.expectations.limits import ACCURACY_FALL, ACCURACY_RISE, TURNOVER_CHANGE, TURNOVER_COMPONENTS
-from timecourse.expectations.rules import Rule, holds
+from timecourse.expectations.rules import Rule, Severity, holds
 
 _SETTING = ("series_id", "setting_id")
 _TAU = (*_SETTING, "tau_id")
@@ -102,6 +102,50 @@ _ARCHITECTURES = """(
     group by series_id, architecture
 )"""
 
+# One row per checkpoint, with the others of its series and setting that have its weights.
+_WEIGHTS = """(
+    select
+        ones.series_id, ones.setting_id, ones.checkpoint_id,
+        string_agg(others.checkpoint_id, ', ' order by others.checkpoint_index) as same_weights_as
+    from dim_checkpoints as ones
+    left join dim_checkpoints as others
+        on others.series_id = ones.series_id and others.setting_id = ones.setting_id
+        and others.weights_sha256 = ones.weights_sha256 and others.checkpoint_id <> ones.checkpoint_id
+    group by all
+)"""
+
+# One row per name that a series' sources offer. A series without a checkpoint that counts has no row in dim_series.
+_REVISIONS = """(
+    select dim_revisions.*, coalesce(duplicates, 'warn') as duplicates
+    from dim_revisions
+    left join dim_series using (series_id)
+)"""
+
+# One row per checkpoint with accuracies, and whether it should be an untrained model.
+_BEGINNINGS = """(
+    select
+        dim_checkpoints.series_id, dim_checkpoints.setting_id, dim_checkpoints.checkpoint_id,
+        top1_accuracy, top1_low, majority_share,
+        cumulative_step = 0
+        and phase = first_value(phase) over (partition by series_id, setting_id order by checkpoint_index) as is_random
+    from dim_checkpoints
+    inner join fct_relation_accuracies using (series_id, setting_id, checkpoint_id)
+    where scope_kind = 'all'
+)"""
+
+
+def _duplicates(rule_id: str, severity: Severity) -> Rule:
+    return holds(
+        rule_id,
+        f"no step is offered with the weights of another, in series where that is set to {severity} (shown: names that "
+        "are not used, and whose weights they serve)",
+        _REVISIONS,
+        f"status <> 'duplicate' or duplicates <> '{severity}'",
+        ("series_id", "checkpoint_name", "same_weights_as"),
+        severity=severity,
+    )
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "dim_checkpoints": (
         Rule(
@@ -112,13 +156,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ("checkpoint_count",),
             minimum=1,
         ),
-        Rule(
+        holds(
             "weights_are_its_own",
-            "no two checkpoints of a series have the same weights (shown: others with the same)",
-            "dim_checkpoints",
-            "same_weights_checkpoint_count",
-            (*_SETTING, "checkpoint_id", "weights_sha256"),
-            maximum=0,
+            "no two checkpoints of a series have the same weights",
+            _WEIGHTS,
+            "same_weights_as is null",
+            (*_SETTING, "checkpoint_id", "same_weights_as"),
             severity="warn",
         ),
         Rule(
@@ -130,6 +173,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ("series_id", "architecture", "checkpoint_id", "checkpoint_count"),
             minimum=1,
             maximum=1,
+        ),
+    ),
+    "dim_revisions": (
+        _duplicates("step_has_its_own_weights", "warn"),
+        _duplicates("step_must_have_its_own_weights", "fail"),
+        holds(
+            "revision_is_usable",
+            "every checkpoint that is offered can be read and measured",
+            "dim_revisions",
+            "status not in ('unusable', 'failed')",
+            ("series_id", "checkpoint_name", "status", "reason"),
+            severity="warn",
         ),
     ),
     "dim_series_pairs": (
@@ -274,6 +329,15 @@ RULES: dict[str, tuple[Rule, ...]] = {
             maximum=ACCURACY_RISE,
             severity="warn",
         ),
+        holds(
+            "step_0_is_random",
+            "a checkpoint of step 0 knows no facts: the 95 % interval of its top-1 accuracy reaches down to the "
+            "majority answer's share",
+            _BEGINNINGS,
+            "not coalesce(is_random and top1_low > majority_share, false)",
+            (*_SETTING, "checkpoint_id", "top1_accuracy", "top1_low", "majority_share"),
+            severity="warn",
+        ),
     ),
     "fct_relation_convergences": (
         _counted(
@@ -299,16 +363,20 @@ RULES: dict[str, tuple[Rule, ...]] = {
 COMMITTED = (
     holds(
         "commits_are_released",
-        "the release holds every committed checkpoint, as committed, and no other",
+        "the release holds every committed checkpoint, as committed, and no other; none for a name that serves another "
+        "checkpoint's weights",
         """(
             select
                 coalesce(committed.checkpoint_id, dim_checkpoints.checkpoint_id) as checkpoint_id,
                 committed.extraction_id as committed_extraction_id,
-                dim_checkpoints.extraction_id
+                dim_checkpoints.extraction_id,
+                coalesce(status in ('alias', 'duplicate'), false) as is_another
             from committed
             full join dim_checkpoints using (checkpoint_id)
+            left join dim_revisions
+                on dim_revisions.checkpoint_id = coalesce(committed.checkpoint_id, dim_checkpoints.checkpoint_id)
         )""",
-        "committed_extraction_id = extraction_id",
+        "if(is_another, extraction_id is null, committed_extraction_id = extraction_id)",
         ("checkpoint_id", "committed_extraction_id", "extraction_id"),
     ),
 )
@@ -317,7 +385,8 @@ COMMITTED = (
 SINCE_PREVIOUS = (
     holds(
         "nothing_is_lost",
-        "the release still holds every checkpoint of the one before (one that was withdrawn is listed)",
+        "the release still holds every checkpoint of the one before (one that was withdrawn, or turned out to have "
+        "another's weights, is listed)",
         """(
             select series_id, checkpoint_id, coalesce(is_there, false) as is_there
             from previous.main.dim_checkpoints

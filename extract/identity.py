@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from timecourse.errors import UsageError
-from timecourse.extract.checkpoints.directory import Checkpoint
+from timecourse.extract.checkpoints.checkpoint import Checkpoint
 from timecourse.extract.facts import Relation, facts_sha256
 from timecourse.extract.raw import SCHEMA_VERSION
 
@@ -21,12 +21,14 @@ class MeasurementSettings:
     """What changes the numbers. `taus` as text: a number, or a multiple such as `5x` (see tau_value).
 
     attention: which of the library's implementations the model runs with, eager or sdpa; they differ by rounding.
+    chat_template: whether a prompt is a user's turn in the tokenizer's chat template, and its answer the model's.
     """
 
     taus: tuple[str, ...] = ("0.01",)
     norm: str = "l1"
     dtype: str = "float32"
     attention: str = "eager"
+    chat_template: bool = False
 
 
 def tau_id(text: str) -> str:
@@ -58,7 +60,8 @@ def tau_value(identifier: str, head_count: int) -> float:
 def setting_id(settings: MeasurementSettings, facts_hash: str) -> str:
     """Names what may be compared: the same measurement of the same facts."""
     attention = "" if settings.attention == "eager" else f"-{settings.attention}"
-    readable = f"{settings.norm}-{settings.dtype}{attention}-{'-'.join(settings.taus)}"
+    chat = "-chat" if settings.chat_template else ""
+    readable = f"{settings.norm}-{settings.dtype}{attention}{chat}-{'-'.join(settings.taus)}"
     return f"{readable}-{_sha256({**asdict(settings), 'facts': facts_hash})[:8]}"
 
 
@@ -94,7 +97,6 @@ class ExtractionRequest:
             "checkpoint": self.checkpoint.name,
             "weights": self.checkpoint.weights_sha256,
             "tokenizer": self.checkpoint.tokenizer_sha256,
-            "tokens_computed": self.checkpoint.tokens_computed,
             "facts": facts_sha256(self.relations),
             "settings": asdict(self.settings),
             "extractor_version": EXTRACTOR_VERSION,

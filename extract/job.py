@@ -41,7 +41,8 @@ class Machine:
 
 def prompts_of(request: ExtractionRequest) -> list[Prompt]:
     """The facts as this checkpoint's tokenizer writes them. Raises UserError; see build_prompts."""
-    return build_prompts(request.relations, load_tokenizer(request.checkpoint), request.checkpoint.context_length)
+    checkpoint, chat_template = request.checkpoint, request.settings.chat_template
+    return build_prompts(request.relations, load_tokenizer(checkpoint), checkpoint.context_length, chat_template)
 
 
 def extract(
@@ -96,17 +97,19 @@ def _checkpoint_row(
         "checkpoint_id": request.checkpoint_id,
         "checkpoint_name": checkpoint.name,
         "model": request.series_id,
-        "commit_sha": None,
-        "phase": "pretraining",
-        "stage": None,
-        "branch": "main",
-        "step": checkpoint.step,
-        "tokens_reported": checkpoint.named_step.tokens_reported,
+        "commit_sha": checkpoint.commit_sha,
+        "phase": checkpoint.place.phase,
+        "stage": checkpoint.place.stage,
+        "branch": checkpoint.place.branch,
+        "step": checkpoint.place.step,
+        "tokens_reported": checkpoint.place.tokens_reported,
         "tokens_computed": checkpoint.tokens_computed,
         "weights_sha256": checkpoint.weights_sha256,
         "facts_sha256": facts_sha256(request.relations),
         "tokenizer_sha256": checkpoint.tokenizer_sha256,
         **checkpoint.architecture,
+        # a config may leave this out, and the library's default then is not always the number of heads
+        "kv_head_count": int(getattr(model.config, "num_key_value_heads", None) or model.head_count),
         "vocabulary_size": int(model.config.vocab_size),
         "parameter_count": parameter_count,
         "setting_id": request.setting_id,

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from timecourse.errors import UserError
 from timecourse.extract.activations import use_capturing_attention
-from timecourse.extract.checkpoints.directory import Checkpoint
+from timecourse.extract.checkpoints.checkpoint import Checkpoint
 from timecourse.extract.families.base import Family
 
 SPLIT = "split"
@@ -73,7 +73,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str, attention: str) 
 def _load_network(checkpoint: Checkpoint, dtype: str, attention: str, device_map: str | None) -> Any:
     try:
         network, report = AutoModelForCausalLM.from_pretrained(
-            checkpoint.path,
+            checkpoint.folder,
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
             device_map=device_map,
@@ -89,7 +89,7 @@ def _load_network(checkpoint: Checkpoint, dtype: str, attention: str, device_map
         raise UserError(f"checkpoint {checkpoint.name!r} cannot be loaded: {first_line(error)}") from error
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         # a missing weight would be filled with random numbers, and every number after it would look right
-        if names := sorted(map(str, report[what])):
+        if names := sorted(name for name in map(str, report[what]) if not name.endswith(checkpoint.family.buffers)):
             raise UserError(
                 f"checkpoint {checkpoint.name!r} does not fit its config: {len(names)} {what.replace('_', ' ')}, "
                 f"such as {names[0]!r}"
@@ -100,7 +100,7 @@ def _load_network(checkpoint: Checkpoint, dtype: str, attention: str, device_map
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerFast:
     """The checkpoint's fast tokenizer. Raises UserError where there is none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises whatever the file's parser raised
         raise UserError(
             f"checkpoint {checkpoint.name!r}: the tokenizer cannot be loaded: {first_line(error)}"

@@ -2,6 +2,9 @@
 
 A prompt is `template.format(subject) + " " + object`: the answer is part of the text, and every answer token is read at
 the position that predicts it. Spans come from the tokenizer's character offsets, never from searching token ids.
+
+With a chat template, `template.format(subject)` is the user's turn and the object begins the model's. What the template
+writes around them is template too; its special tokens are special, but for one that predicts the answer.
 """
 
 import string
@@ -41,18 +44,23 @@ class Prompt:
 
 
 def build_prompts(
-    relations: Sequence[Relation], tokenizer: "PreTrainedTokenizerFast", context_length: int
+    relations: Sequence[Relation],
+    tokenizer: "PreTrainedTokenizerFast",
+    context_length: int,
+    chat_template: bool = False,
 ) -> list[Prompt]:
     """Every template with every fact, numbered in the order relation, template, fact.
 
     Raises UserError for a prompt that does not fit the model's context, an answer that the tokenizer cannot write, or a
-    token that holds both answer and other text.
+    token that holds both answer and other text, or a tokenizer without a chat template where one is asked for.
     """
+    if chat_template and not tokenizer.chat_template:
+        raise UserError("the tokenizer has no chat template; measure without (chat_template = false)")
     prompts: list[Prompt] = []
     for relation in relations:
         for template_id, template in enumerate(relation.prompt_templates):
             for fact in relation.samples:
-                prompts.append(_prompt(len(prompts), relation, template_id, template, fact, tokenizer))
+                prompts.append(_prompt(len(prompts), relation, template_id, template, fact, tokenizer, chat_template))
                 if len(prompts[-1].token_ids) > context_length:
                     raise UserError(
                         f"{_name(relation, fact)} has {len(prompts[-1].token_ids)} tokens, "
@@ -68,19 +76,28 @@ def _prompt(
     template: str,
     fact: Fact,
     tokenizer: "PreTrainedTokenizerFast",
+    chat_template: bool,
 ) -> Prompt:
     before = next(text for text, hole, _, _ in string.Formatter().parse(template) if hole is not None)
     question = template.format(fact.subject)
-    text = f"{question} {fact.object}"
-    encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    turn, at = _user_turn(question, tokenizer, _name(relation, fact)) if chat_template else (f"{question} ", 0)
+    text = f"{turn}{fact.object}"
+    encoding = tokenizer(
+        text, return_offsets_mapping=True, return_special_tokens_mask=True, add_special_tokens=not chat_template
+    )
     token_ids = encoding["input_ids"]
-    subject = _with_space_before(text, len(before), len(before) + len(fact.subject))
-    answer = (len(question), len(text))
+    start_of_subject = at + len(before)
+    subject = _with_space_before(text, start_of_subject, start_of_subject + len(fact.subject))
+    answer = (len(turn), len(text)) if chat_template else (len(question), len(text))
     roles: list[str] = []
     end_before = 0
-    for (start, end), is_special in zip(encoding["offset_mapping"], encoding["special_tokens_mask"], strict=True):
-        if is_special:
+    specials = encoding["special_tokens_mask"]
+    if chat_template:
+        specials = [token in tokenizer.all_special_ids for token in token_ids]
+    for (start, end), is_special in zip(encoding["offset_mapping"], specials, strict=True):
+        if is_special and not (chat_template and end == answer[0]):
             roles.append("special")
+            end_before = end
             continue
         # some tokenizers give a space of its own no characters: it then covers what the token before it left
         start = end_before if start == end else start
@@ -109,6 +126,16 @@ def _prompt(
         tokens=tuple(str(tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in token_ids),
         roles=tuple(roles),
     )
+
+
+def _user_turn(question: str, tokenizer: "PreTrainedTokenizerFast", name: str) -> tuple[str, int]:
+    """The conversation up to where the model answers, and where the question stands in it."""
+    turn = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    )
+    if not isinstance(turn, str) or turn.count(question) != 1:
+        raise UserError(f"{name}: the chat template does not write the question as it is, once")
+    return turn, turn.index(question)
 
 
 def _with_space_before(text: str, start: int, end: int) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """What all charts share: colours, the training axis, and how an Altair chart becomes a specification for the page."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from math import floor, log10
 from statistics import median
 from typing import Any
@@ -56,15 +57,22 @@ _CONFIG: dict[str, Any] = {
 class TrainingAxis:
     """The x-axis of a series' charts.
 
-    `rows`: one per checkpoint, with its name and its position in every mode (`x_<mode>`); charts look them up by
-    `checkpoint_index`. `modes`: mode -> label and x encoding; the page's switch replaces one encoding by another.
-    `note` says why a mode is missing; empty where none is.
+    `rows`: one per checkpoint, with its name, its `line` (siblings are drawn as lines of their own) and its position in
+    every mode (`x_<mode>`); charts look them up by `checkpoint_index`. `boundaries`: one per stage or phase that begins
+    after the first checkpoint, with its name and the positions. `modes`: mode -> label and x encoding; the page's
+    switch replaces one encoding by another. `note` explains the axis and says why a mode is missing.
     """
 
     rows: list[Row]
+    boundaries: list[Row]
     modes: dict[str, dict[str, Any]]
     default: str
     note: str
+
+    @property
+    def has_one_line(self) -> bool:
+        """Whether every checkpoint follows the one before it, within one phase."""
+        return len({row["line"] for row in self.rows}) == 1
 
     def x(self) -> alt.X:
         """The x encoding in the default mode."""
@@ -89,38 +97,59 @@ class TrainingAxis:
         """The other end of an interval in the default mode."""
         return alt.X2(f"from_x_{self.default}")
 
+    def boundary_layers(self) -> list[alt.Chart]:
+        """Layers that mark where stages and phases begin, if any do: thin vertical lines with their names."""
+        if not self.boundaries:
+            return []
+        base = chart_of(self.boundaries).encode(x=self.x(), tooltip=alt.Tooltip("boundary:N", title="begins"))
+        name = base.mark_text(angle=270, align="right", baseline="top", dy=2, fontSize=10, color="#6a7177", limit=90)
+        return [
+            base.mark_rule(strokeWidth=1, color="#9aa1a8"),
+            name.encode(y=alt.value(0), text="boundary:N"),
+        ]
+
 
 def training_axis(checkpoints: Sequence[Row]) -> TrainingAxis:
     """The axis of a series from its rows of dim_checkpoints with `label`, in order.
 
-    Steps (tokens) are offered where they only grow with the order; checkpoints without a step may follow at the end
-    and are drawn after the last step under their name. Where half of the steps lie in the first tenth, the logarithmic
-    scale is the default. Otherwise checkpoints stand in their order at equal distances.
+    Steps and tokens count from the beginning. They are offered where they grow within every run; a checkpoint whose
+    name states no step is drawn under its name, between its neighbours or after the last. Where half of the steps lie
+    in the first tenth, the logarithmic scale is the default. Otherwise checkpoints stand in their order at equal
+    distances.
     """
     names = [row["label"] for row in checkpoints]
+    lines = _lines(checkpoints)
     rows: list[Row] = [
         {"checkpoint_index": row["checkpoint_index"], "checkpoint": row["checkpoint_name"], "step": row["step"],
-         "tokens": row["tokens"], "branch": f"{row['phase']} {row['branch']}", "x_order": row["checkpoint_index"]}
-        for row in checkpoints
+         "tokens": row["tokens"], "line": line, "x_order": row["checkpoint_index"]}
+        for row, line in zip(checkpoints, lines, strict=True)
     ]  # fmt: skip
     modes: dict[str, dict[str, Any]] = {}
     notes = []
     default = "order"
-    for quantity, title in (("step", "training step"), ("tokens", "training tokens")):
-        values = [row[quantity] for row in checkpoints]
-        known = [value for value in values if value is not None]
+    for quantity, column, title in (
+        ("step", "cumulative_step", "training step"),
+        ("tokens", "tokens", "training tokens"),
+    ):
+        values = [row[column] for row in checkpoints]
+        known = sorted(value for value in values if value is not None)
         if not known:
             notes.append(f"No checkpoint states its {title}.")
-        elif values[: len(known)] != known:
+        elif not _may_be_unstated(checkpoints, values):
             notes.append(f"No axis by {title}: not every checkpoint states its own.")
-        elif any(earlier >= later for earlier, later in pairwise(known)):
+        elif not _grow(checkpoints, values):
             notes.append(f"No axis by {title}: it does not grow from each checkpoint to the next.")
         else:
             for mode in (quantity, f"{quantity}_log"):
-                positions = _positions(known, len(values), is_log=mode != quantity)
+                positions = _positions(values, is_log=mode != quantity)
                 for row, position in zip(rows, positions, strict=True):
                     row[f"x_{mode}"] = position
-                modes[mode] = _numeric_mode(mode, title, known, positions, names)
+                named = {
+                    position: name
+                    for position, name, value in zip(positions, names, values, strict=True)
+                    if value is None
+                }
+                modes[mode] = _numeric_mode(mode, title, known, max(positions), named)
             if quantity == "step":
                 default = "step_log" if median(known) < 0.1 * known[-1] else "step"
     modes["order"] = {
@@ -134,7 +163,46 @@ def training_axis(checkpoints: Sequence[Row]) -> TrainingAxis:
             },
         },
     }  # fmt: skip
-    return TrainingAxis(rows, modes, default, " ".join(notes))
+    boundaries = _boundaries(checkpoints, rows)
+    if boundaries:
+        count = " Steps and tokens count from the beginning of training." if len(modes) > 1 else ""
+        notes.insert(0, f"A vertical line stands where a stage or phase begins.{count}")
+    return TrainingAxis(rows, boundaries, modes, default, " ".join(notes))
+
+
+def _lines(checkpoints: Sequence[Row]) -> list[str]:
+    """The line on which each checkpoint is drawn, named after the line's first.
+
+    A checkpoint stands on the line of the one that it follows, if that is of its phase, and of its branch or followed
+    by no other.
+    """
+    by_id = {row["checkpoint_id"]: row for row in checkpoints}
+    followers = Counter(row["previous_checkpoint_id"] for row in checkpoints)
+    lines: dict[str, str] = {}
+    for row in checkpoints:
+        before = by_id.get(row["previous_checkpoint_id"])
+        goes_on = (
+            before is not None
+            and before["phase"] == row["phase"]
+            and (before["branch"] == row["branch"] or followers[before["checkpoint_id"]] == 1)
+        )
+        lines[row["checkpoint_id"]] = lines[row["previous_checkpoint_id"]] if goes_on else row["checkpoint_name"]
+    return list(lines.values())
+
+
+def _boundaries(checkpoints: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """Where a phase, or a stage with a name or steps of its own, begins: at the first of its checkpoints."""
+    found = []
+    phase = checkpoints[0]["phase"]
+    for number, members in groupby(zip(checkpoints, rows, strict=True), key=lambda pair: pair[0]["stage_number"]):
+        stage = list(members)
+        first = stage[0][0]
+        words = [first["phase"]] * (first["phase"] != phase) + [first["stage"]] * (first["stage"] is not None)
+        phase = first["phase"]
+        if number != checkpoints[0]["stage_number"] and words:
+            positions = {key: min(row[key] for _, row in stage) for key in stage[0][1] if key.startswith("x_")}
+            found.append({"boundary": " ".join(words), **positions})
+    return found
 
 
 def checkpoint_columns(checkpoints: Sequence[Row], title: str = "checkpoint (training step or name)") -> alt.X:
@@ -169,7 +237,7 @@ def line_chart(
     """Lines over training, one per `series`.
 
     Rows have `checkpoint_index`, `series`, `value`; with a band, `low` and `high` too. A null value interrupts its
-    line, and so does a new branch.
+    line, and so does a new phase; siblings have lines of their own.
     """
     present = [key for key in colours if any(row["series"] == key for row in rows)]
     colour = alt.Color(
@@ -185,10 +253,11 @@ def line_chart(
     if has_band:
         tooltip += [alt.Tooltip(f"{end}:Q", title=f"95 % {end}", format=value_format) for end in ("low", "high")]
     base = axis.base(rows).encode(x=axis.x(), color=colour)
-    line = base.mark_line(strokeWidth=2).encode(y=value, detail="branch:N")
+    line = base.mark_line(strokeWidth=2).encode(y=value, detail="line:N")
     points = base.mark_point(size=28, opacity=1).encode(y=value, tooltip=tooltip)
-    band = axis.band(base).encode(y=alt.Y("low:Q", title=value_title, scale=scale), y2="high:Q", detail="branch:N")
-    return alt.layer(*([band] if has_band else []), line, points).properties(width="container", height=220)
+    band = axis.band(base).encode(y=alt.Y("low:Q", title=value_title, scale=scale), y2="high:Q", detail="line:N")
+    layers = [*([band] if has_band else []), line, points, *axis.boundary_layers()]
+    return alt.layer(*layers).properties(width="container", height=220)
 
 
 def chart_of(rows: Sequence[Row]) -> alt.Chart:
@@ -242,31 +311,66 @@ def _looked_up(chart: alt.Chart, rows: list[Row], key: str, prefix: str) -> alt.
     return chart.transform_lookup(lookup=key, from_=data, as_=[prefix + name for name in fields])
 
 
-def _positions(known: Sequence[int], count: int, is_log: bool) -> list[float]:
-    """Positions of all checkpoints: the known values, then one equal distance each for those without."""
-    last = known[-1]
-    if is_log:
-        smallest = min((value for value in known if value > 0), default=1)
-        factor = max(1.2, (max(last, 1) / smallest) ** 0.08)
-        return [*known, *(round(max(last, 1) * factor**k, 3) for k in range(1, count - len(known) + 1))]
-    gap = max((last - known[0]) / max(len(known) - 1, 1), 0.06 * (last - known[0])) or 1
-    return [*known, *(round(last + gap * k, 3) for k in range(1, count - len(known) + 1))]
+def _may_be_unstated(checkpoints: Sequence[Row], values: Sequence[int | None]) -> bool:
+    """Whether only names without a step, after the first checkpoint, and the last ones lack a value."""
+    stated = [index for index, value in enumerate(values) if value is not None]
+    return stated[0] == 0 and all(
+        value is not None or row["step"] is None for row, value in zip(checkpoints[: stated[-1]], values, strict=False)
+    )
+
+
+def _grow(checkpoints: Sequence[Row], values: Sequence[int | None]) -> bool:
+    """Whether the values grow within every run: one branch of one stage."""
+    runs: dict[tuple[int, str], list[int]] = {}
+    for row, value in zip(checkpoints, values, strict=True):
+        if value is not None:
+            runs.setdefault((row["stage_number"], row["branch"]), []).append(value)
+    return all(earlier < later for run in runs.values() for earlier, later in pairwise(run))
+
+
+def _positions(values: Sequence[int | None], is_log: bool) -> list[float]:
+    """Positions of all checkpoints: the known values; the others evenly between their neighbours, or after the last."""
+    known = [value for value in values if value is not None]
+    first, last = min(known), max(known)
+    smallest = min((value for value in known if value > 0), default=1)
+    gap = max((last - first) / max(len(known) - 1, 1), 0.06 * (last - first)) or 1
+    factor = max(1.2, (max(last, 1) / smallest) ** 0.08)
+    positions: list[float] = []
+    before: float = first
+    for is_unstated, members in groupby(values, key=lambda value: value is None):
+        run = list(members)
+        if not is_unstated:
+            positions += [value for value in run if value is not None]
+            before = max(before, positions[-1])
+            continue
+        count = len(run)
+        following = [value for value in values[len(positions) + count :] if value is not None]
+        before = max(positions)
+        for k in range(1, count + 1):
+            if not following:
+                position = max(last, 1) * factor**k if is_log else last + gap * k
+            elif is_log and before > 0:
+                position = before * (min(following) / before) ** (k / (count + 1))
+            else:
+                position = before + (min(following) - before) * k / (count + 1)
+            positions.append(round(position, 3))
+    return positions
 
 
 def _numeric_mode(
-    mode: str, title: str, known: Sequence[int], positions: Sequence[float], names: Sequence[str]
+    mode: str, title: str, known: Sequence[int], end: float, named: Mapping[float, str]
 ) -> dict[str, Any]:
+    """A mode from the sorted known values, the last position and the names at positions that no value gives."""
     is_log = mode.endswith("_log")
-    first, last, end = known[0], known[-1], positions[-1]
-    named = dict(zip(positions[len(known) :], names[len(known) :], strict=True))
+    first, last = known[0], known[-1]
     ticks = _log_ticks(known) if is_log else _linear_ticks(first, last)
     smallest = min((value for value in known if value > 0), default=1)
-    if named:  # no number so near that it would touch the name
-        after = positions[len(known)]
-        length = log10(end / smallest) if is_log else end - first
+    length = log10(max(end, smallest) / smallest) if is_log else end - first
+    for position in named:  # no number so near that it would touch the name
         ticks = [
             tick for tick in ticks
-            if not tick or (log10(after / tick) if is_log else after - tick) >= 0.07 * length
+            if not (tick and position)
+            or abs(log10(position / tick) if is_log else position - tick) >= 0.07 * length
         ]  # fmt: skip
     number = "replace(format(datum.value, '~s'), 'G', 'B')"
     label = "".join(f"datum.value === {position} ? {json.dumps(name)} : " for position, name in named.items()) + number

@@ -123,10 +123,11 @@ def _thousandths(rate: float | None) -> int | None:
 def _history_table(partition: Partition) -> Figure:
     rows = partition.rows(
         f"""with letters as (
-            select component_id, string_agg(left(primary_role, 1), '' order by checkpoint_index) as role_letters
+            select component_id, string_agg(left(primary_role, 1), '' order by checkpoint_index) as role_letters,
+                bool_or(has_changed) as has_ever_changed
             from fct_component_histories join checkpoints using (checkpoint_id) group by component_id
         )
-        select component_id, component_kind, layer, head, role_letters, primary_role,
+        select component_id, component_kind, layer, head, role_letters, has_ever_changed, primary_role,
             since.checkpoint_name as role_since, role_since_step, change_count, rate_all, rate_entity,
             rate_relation_max, relation_max_id, relation_answer_count, fact_answer_count
         from fct_component_histories
@@ -136,12 +137,12 @@ def _history_table(partition: Partition) -> Figure:
         where later.checkpoint_index = {len(partition.checkpoints) - 1}
         order by layer, component_kind desc, head"""
     )
-    changed = sum(row["change_count"] > 0 for row in rows)
+    changed = sum(row["has_ever_changed"] for row in rows)
     return Figure(
         "histories",
         "All components: history, and state at the last checkpoint",
         "History: one letter per checkpoint in order (g general, e entity, r relation answer, f fact answer, i"
-        " inactive).",
+        " inactive). Changes are counted from checkpoint to previous checkpoint, back from the last.",
         f"{changed:,} of {wording.count(len(rows), 'component')} changed their primary role at least once.",
         source_line(partition),
         None,

@@ -5,7 +5,7 @@ import json
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.page import Cards, Column, Figure, Page, Prose, Table, source_line
+from timecourse.reports.page import Cards, Column, Figure, Page, Prose, Table, place_columns, source_line
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "data-quality", "Data quality"
@@ -40,6 +40,7 @@ def build(partition: Partition) -> Page:
             _all_checks(partition, checks),
             _completeness(partition, axis),
             _checkpoints(partition),
+            *_unused_names(partition),
             _duplicates(partition),
         ],
         axis,
@@ -159,7 +160,7 @@ def _completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     gate = base.mark_line(strokeDash=[4, 3], strokeWidth=1, color="#8a8f94").encode(
         y=alt.Y("gate:Q", title="relative error", scale=scale)
     )
-    line = base.mark_line(strokeWidth=2, color=charts.METRIC_COLOURS["top1"]).encode(y=error)
+    line = base.mark_line(strokeWidth=2, color=charts.METRIC_COLOURS["top1"]).encode(y=error, detail="line:N")
     marks = base.mark_point(size=28, opacity=1, color=charts.METRIC_COLOURS["top1"]).encode(
         y=error,
         tooltip=[
@@ -176,7 +177,7 @@ def _completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         f" {partition.labels[partition.checkpoints[worst['checkpoint_index']]['checkpoint_id']]} in {worst['dtype']}"
         + (f" (gate {wording.scientific(gate_value)})." if gate_value else ".")
     )
-    chart = alt.layer(gate, line, marks).properties(width="container", height=200)
+    chart = alt.layer(gate, line, marks, *axis.boundary_layers()).properties(width="container", height=200)
     is_positive = any(point["error"] > 0 for point in points)
     return Figure(
         "completeness",
@@ -190,6 +191,7 @@ def _completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
             "data-quality-completeness",
             [
                 Column("checkpoint_name", "Checkpoint"),
+                *place_columns(partition),
                 Column("dtype", "Precision"),
                 Column("device", "Device"),
                 Column("completeness_error_max", "Completeness error", "scientific"),
@@ -197,7 +199,7 @@ def _completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
                 Column("degenerate_share", "Degenerate sums", "scientific"),
                 Column("prompt_count", "Prompts", "count"),
             ],
-            rows,
+            partition.placed(rows),
         ),
         empty=None if is_positive else "Every completeness error is exactly 0.",
     )
@@ -205,6 +207,11 @@ def _completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
 
 def _checkpoints(partition: Partition) -> Figure:
     rows = partition.rows("from dim_checkpoints order by checkpoint_index")
+    from_beginning = [
+        Column("cumulative_step", "Step from the beginning", "count"),
+        Column("tokens", "Tokens from the beginning", "count"),
+    ]
+    names = [Column("also_named", "Also named"), Column("identical_names", "Duplicates of it")]
     return Figure(
         "checkpoints",
         "Checkpoints and hashes",
@@ -216,9 +223,11 @@ def _checkpoints(partition: Partition) -> Figure:
             "data-quality-checkpoints",
             [
                 Column("checkpoint_name", "Checkpoint"),
+                *(name for name in names if any(row[name.key] is not None for row in rows)),
                 Column("step", "Step", "count"),
                 Column("tokens_computed", "Tokens, computed", "count"),
                 Column("tokens_reported", "Tokens, reported", "count"),
+                *(from_beginning if partition.places else []),
                 Column("phase", "Phase"),
                 Column("stage", "Stage"),
                 Column("branch", "Branch"),
@@ -234,6 +243,43 @@ def _checkpoints(partition: Partition) -> Figure:
         ),
         is_table_open=True,
     )
+
+
+def _unused_names(partition: Partition) -> list[Figure]:
+    """The names in the series' sources that were not used, and why; nothing where no names were declared."""
+    declared = partition.rows("from dim_revisions order by position")
+    if not declared:
+        return []
+    rows = [row | {"outcome": wording.STATUS_LABELS[row["status"]]} for row in declared if row["status"] != "used"]
+    return [
+        Figure(
+            "names",
+            "Names that were not used",
+            "Of what the series' sources offered at the last refresh. Alias: a name without a step of its own for"
+            " another checkpoint's weights. Duplicate: another step's weights under this name; the step's own are not"
+            " published. What was extracted earlier of an alias or duplicate counts nowhere; of the others it counts.",
+            f"{len(rows):,} of {wording.count(len(declared), 'name')}.",
+            source_line(partition, uses_tau=False),
+            None,
+            Table(
+                "data-quality-names",
+                [
+                    Column("checkpoint_name", "Name"),
+                    Column("outcome", "What became of it"),
+                    Column("same_weights_as", "Weights of"),
+                    Column("reason", "Reason"),
+                    Column("is_committed", "Extracted", "flag"),
+                    Column("weights_sha256", "Weights", "hash"),
+                    Column("commit_sha", "Commit", "hash"),
+                    Column("bytes", "Bytes", "count"),
+                ],
+                rows,
+            )
+            if rows
+            else None,
+            is_table_open=True,
+        )
+    ]
 
 
 def _duplicates(partition: Partition) -> Figure:

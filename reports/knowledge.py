@@ -3,7 +3,7 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.page import Column, Control, Controls, Figure, Page, Table, source_line
+from timecourse.reports.page import Column, Control, Controls, Figure, Page, Table, place_columns, source_line
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "knowledge", "Knowledge"
@@ -81,6 +81,7 @@ def _accuracies(partition: Partition, axis: charts.TrainingAxis, kinds: tuple[st
             f"knowledge-{name}",
             [
                 Column("checkpoint_name", "Checkpoint"),
+                *place_columns(partition),
                 Column("scope_id", "Relation" if is_relations else "Group"),
                 Column("fact_count", "Facts", "count"),
                 *(
@@ -91,7 +92,7 @@ def _accuracies(partition: Partition, axis: charts.TrainingAxis, kinds: tuple[st
                 Column("mean_log_prob", "Mean log-probability (nats)", "decimal"),
                 Column("majority_share", "Majority answer's share", "percent"),
             ],
-            rows,
+            partition.placed(rows),
         ),
         empty=None if rows else "No accuracies in this release.",
     )
@@ -109,9 +110,9 @@ def _accuracy_panels(axis: charts.TrainingAxis, points: list[Row]) -> alt.FacetC
     low = alt.Y("low:Q", title="share of facts", scale=alt.Scale(domain=[0, 1]))
     majority = alt.Y("max(majority_share):Q", title="share of facts")  # the same at every checkpoint
     layers = [
-        axis.band(panel).encode(color=alt.value(colour), y=low, y2="high:Q", detail="branch:N"),
+        axis.band(panel).encode(color=alt.value(colour), y=low, y2="high:Q", detail="line:N"),
         alt.Chart().mark_rule(strokeDash=[4, 3], strokeWidth=1, color="#8a8f94").encode(y=majority),
-        panel.mark_line(strokeWidth=2, color=colour).encode(y=value, detail="branch:N"),
+        panel.mark_line(strokeWidth=2, color=colour).encode(y=value, detail="line:N"),
         panel.mark_point(size=22, opacity=1, color=colour).encode(
             y=value,
             tooltip=[
@@ -124,6 +125,7 @@ def _accuracy_panels(axis: charts.TrainingAxis, points: list[Row]) -> alt.FacetC
                 alt.Tooltip("majority_share:Q", format=".1%", title="majority answer"),
             ],
         ),
+        *axis.boundary_layers(),
     ]
     return charts.small_multiples(base, layers, height=110)
 
@@ -180,8 +182,9 @@ def _convergences(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     last = len(partition.checkpoints) - 1
     points = []
     for row in rows:
-        # A censored relation has no interval: its mark stands at the end of training that it was not seen to cross.
-        index = row["checkpoint_index"] if row["censoring"] == "none" else 0 if row["censoring"] == "left" else last
+        # A censored relation has no interval: its mark stands at the end that it was not seen to cross.
+        end = last if row["from_checkpoint_index"] is None else row["from_checkpoint_index"]
+        index = {"none": row["checkpoint_index"], "left": 0, "right": end}[row["censoring"]]
         start = row["from_checkpoint_index"] if row["censoring"] == "none" else index
         points.append(
             {
@@ -263,6 +266,7 @@ def _convergence_chart(axis: charts.TrainingAxis, points: list[Row]) -> alt.Laye
     return alt.layer(
         base.mark_rule(strokeWidth=5, opacity=0.45).encode(x2=axis.x2()),
         base.mark_point(size=60, opacity=1).encode(shape=shape),
+        *axis.boundary_layers(),
     ).properties(width="container", height=max(60, 28 * len({point["relation"] for point in points})))
 
 
@@ -335,13 +339,14 @@ def _readouts(partition: Partition) -> Figure:
             [
                 Column("relation_id", "Relation"),
                 Column("checkpoint_name", "Checkpoint"),
+                *place_columns(partition),
                 Column("readout", "Read after block", "count"),
                 Column("fact_count", "Facts", "count"),
                 Column("top1_accuracy", "Top-1", "percent"),
                 Column("top10_accuracy", "Top-10", "percent"),
                 Column("median_rank", "Median rank", "rank"),
             ],
-            every,
+            partition.placed(every),
         ),
         controls=[
             Control(_LENS_RELATION, "Relation", [(str(n), relation) for relation, n in numbers.items()], "0"),

@@ -3,7 +3,7 @@
 from markupsafe import Markup
 
 from timecourse.reports import charts, wording
-from timecourse.reports.page import Cards, Column, Figure, Page, Prose, Table, Terms, source_line
+from timecourse.reports.page import Cards, Column, Figure, Page, Prose, Table, Terms, place_columns, source_line
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "index", "Overview"
@@ -101,10 +101,11 @@ def _accuracy_words(row: Row, metric: str) -> str:
 
 def _changed(partition: Partition, kind: str) -> tuple[str, str]:
     row = partition.row(
-        f"""select count(*) as total, count(*) filter (where change_count > 0) as changed
-        from fct_component_histories join checkpoints using (checkpoint_id)
-        where component_kind = '{kind}'
-            and checkpoint_index = (select max(checkpoint_index) from checkpoints)"""
+        f"""select count(*) as total, count(*) filter (where has_changed) as changed
+        from (
+            select component_id, bool_or(has_changed) as has_changed
+            from fct_component_histories where component_kind = '{kind}' group by component_id
+        )"""
     )
     if len(partition.checkpoints) == 1:
         return wording.NOT_AVAILABLE, "One checkpoint: there is nothing to compare it with."
@@ -174,6 +175,7 @@ def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
             "overview-accuracy",
             [
                 Column("checkpoint_name", "Checkpoint"),
+                *place_columns(partition),
                 Column("fact_count", "Facts", "count"),
                 *(
                     Column(f"{metric}_{part}", f"{label}{suffix}", "percent")
@@ -181,7 +183,7 @@ def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
                     for part, suffix in (("accuracy", ""), ("low", ", low"), ("high", ", high"))
                 ),
             ],
-            rows,
+            partition.placed(rows),
         ),
         legend=list(charts.METRIC_LABELS.items()),
         empty=None if rows else "No accuracies in this release.",
@@ -234,11 +236,12 @@ def _roles(partition: Partition, axis: charts.TrainingAxis, source: str) -> Figu
             "overview-roles",
             [
                 Column("checkpoint_name", "Checkpoint"),
+                *place_columns(partition),
                 Column("primary_role", "Primary role", "role"),
                 Column("component_count", "Heads", "count"),
                 Column("kind_count", "of", "count"),
             ],
-            rows,
+            partition.placed(rows),
         ),
         legend=list(wording.ROLE_LABELS.items()),
         empty=None if rows else "No component histories in this release.",
@@ -305,6 +308,7 @@ def _measured(partition: Partition) -> Terms:
                 f" width {series['hidden_size']:,}; vocabulary {series['vocabulary_size']:,}",
             ),
             ("Checkpoints", wording.count(len(checkpoints), "checkpoint") + span),
+            *_offered(partition),
             (
                 "Training tokens",
                 f"up to {max(tokens):,} (known for {wording.count(len(tokens), 'checkpoint')})" if tokens else
@@ -322,6 +326,27 @@ def _measured(partition: Partition) -> Terms:
             ("Norm and precision", f"{setting['norm']} proximity, weights in {setting['dtype']}"),
         ],
     )  # fmt: skip
+
+
+def _offered(partition: Partition) -> list[tuple[str, str]]:
+    """How many names the series' sources offer, and what became of them; nothing where none was declared."""
+    counts = {
+        row["status"]: row["total"]
+        for row in partition.rows("select status, count(*) as total from dim_revisions group by status")
+    }
+    if not counts:
+        return []
+    offered = sum(total for status, total in counts.items() if status != "gone")
+    others = [f"{counts[status]:,} {label}" for status, label in wording.STATUS_LABELS.items()
+              if status != "used" and status in counts]  # fmt: skip
+    return [
+        (
+            "Names offered",
+            f"{wording.count(offered, 'name')}, of which {counts.get('used', 0):,}"
+            f" {'is' if counts.get('used', 0) == 1 else 'are'} used"
+            + (f"; {wording.listing(others)} (listed under Data quality)" if others else ""),
+        )
+    ]
 
 
 def _comparisons(partition: Partition) -> list[Terms]:

@@ -205,6 +205,11 @@ class Page:
         return any(isinstance(block, Figure) and block.specification for block in self.blocks)
 
 
+def place_columns(partition: Partition) -> list[Column]:
+    """The columns of a table that say a checkpoint's phase, stage and branch, where there are several."""
+    return [Column(place, place.capitalize()) for place in partition.places]
+
+
 def source_line(partition: Partition, uses_tau: bool = True) -> str:
     """Where a figure's numbers come from: series, thresholds where they matter, release."""
     setting = partition.setting

@@ -58,11 +58,13 @@ class Partition:
     def checkpoints(self) -> list[Row]:
         """The rows of dim_checkpoints by checkpoint_index, each with a `label`: its step, or else its name.
 
-        Where steps start again (another phase or branch), every label is the name.
+        Where steps are of several stages, phases or branches, or start again, every label is the name.
         """
         rows = self.rows("from dim_checkpoints order by checkpoint_index")
-        steps = [row["step"] for row in rows if row["step"] is not None]
-        is_growing = all(earlier < later for earlier, later in pairwise(steps))
+        stepped = [row for row in rows if row["step"] is not None]
+        is_growing = len({(row["stage_number"], row["branch"]) for row in stepped}) < 2 and all(
+            earlier["step"] < later["step"] for earlier, later in pairwise(stepped)
+        )
         for row in rows:
             is_number = is_growing and row["step"] is not None
             row["label"] = f"{row['step']:,}" if is_number else row["checkpoint_name"]
@@ -75,6 +77,18 @@ class Partition:
             row["checkpoint_id"]: row["label"] if row["label"] == row["checkpoint_name"] else f"step {row['label']}"
             for row in self.checkpoints
         }
+
+    @cached_property
+    def places(self) -> list[str]:
+        """Of phase, stage and branch, those in which the checkpoints differ."""
+        columns = ("phase", "stage", "branch")
+        return [column for column in columns if len({row[column] for row in self.checkpoints}) > 1]
+
+    def placed(self, rows: list[Row]) -> list[Row]:
+        """The rows, which have a checkpoint_index, with the `places` of their checkpoints added."""
+        return [
+            row | {place: self.checkpoints[row["checkpoint_index"]][place] for place in self.places} for row in rows
+        ]
 
     @property
     def tau_words(self) -> str:

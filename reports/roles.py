@@ -4,7 +4,7 @@ import altair as alt
 
 from timecourse.reports import charts, wording
 from timecourse.reports.overview import role_count_rows
-from timecourse.reports.page import Column, Control, Figure, Page, Prose, Table, source_line
+from timecourse.reports.page import Column, Control, Figure, Page, Prose, Table, place_columns, source_line
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "roles", "Roles"
@@ -86,17 +86,18 @@ def _caption(partition: Partition, rows: list[Row], kind: str, as_share: bool) -
     return f"Of {wording.kind_count(rows[0]['kind_count'], kind)}, at {'; at '.join(parts)}."
 
 
-def _table(name: str, rows: list[Row], kind: str) -> Table:
+def _table(partition: Partition, name: str, rows: list[Row], kind: str) -> Table:
     return Table(
         name,
         [
             Column("checkpoint_name", "Checkpoint"),
+            *place_columns(partition),
             Column("primary_role", "Primary role", "role"),
             Column("component_count", wording.KIND_NOUNS[kind][1].capitalize().replace("Ffn", "FFN"), "count"),
             Column("kind_count", "of", "count"),
             Column("component_share", "Share", "percent"),
         ],
-        rows,
+        partition.placed(rows),
     )
 
 
@@ -117,7 +118,7 @@ def _counts(partition: Partition, axis: charts.TrainingAxis, rows: list[Row], ki
         caption,
         source_line(partition),
         charts.specification(chart, caption) if rows else None,
-        _table(f"roles-counts-{kind}", rows, kind),
+        _table(partition, f"roles-counts-{kind}", rows, kind),
         legend=list(wording.ROLE_LABELS.items()),
         empty=None if rows else f"This release holds no {noun}.",
         is_half=True,
@@ -137,10 +138,12 @@ def _shares(partition: Partition, axis: charts.TrainingAxis, rows: list[Row], ki
         for row in rows
     ]
     base = axis.base(points)
-    # An area needs two points: a series of one checkpoint is drawn as one bar.
-    mark = base.mark_area(line=False, opacity=0.92) if len(partition.checkpoints) > 1 else base.mark_bar(size=60)
-    chart = mark.encode(
-        x=axis.x(),
+    # An area needs two points, and areas of siblings would lie on one another: there every checkpoint is a bar.
+    is_area = axis.has_one_line and len(partition.checkpoints) > 1
+    bar_size = 60 if len(partition.checkpoints) == 1 else alt.Undefined
+    mark = base.mark_area(line=False, opacity=0.92) if is_area else base.mark_bar(size=bar_size)
+    shares = mark.encode(
+        x=axis.x() if axis.has_one_line else charts.checkpoint_columns(partition.checkpoints),
         y=alt.Y("share:Q", title=f"share of {noun}", stack="zero", scale=alt.Scale(domain=[0, 1]),
                 axis=alt.Axis(format=".0%", tickCount=5)),
         color=alt.Color(
@@ -149,10 +152,11 @@ def _shares(partition: Partition, axis: charts.TrainingAxis, rows: list[Row], ki
             scale=alt.Scale(domain=list(charts.ROLE_COLOURS), range=list(charts.ROLE_COLOURS.values())),
         ),
         order=alt.Order("order:Q"),
-        detail="branch:N",
         tooltip=[alt.Tooltip("role:N", title="primary role")]
-        + ([alt.Tooltip("share:Q", format=".1%")] if len(partition.checkpoints) == 1 else []),
-    ).properties(width="container", height=220)  # fmt: skip
+        + ([] if is_area else [alt.Tooltip("checkpoint:N"), alt.Tooltip("share:Q", format=".1%")]),
+    )  # fmt: skip
+    layers = [shares, *(axis.boundary_layers() if is_area else [])]
+    chart = alt.layer(*layers).properties(width="container", height=220)
     caption = _caption(partition, rows, kind, as_share=True)
     return Figure(
         f"shares-{kind}",
@@ -161,7 +165,7 @@ def _shares(partition: Partition, axis: charts.TrainingAxis, rows: list[Row], ki
         caption,
         source_line(partition),
         charts.specification(chart, caption) if rows else None,
-        _table(f"roles-shares-{kind}", rows, kind),
+        _table(partition, f"roles-shares-{kind}", rows, kind),
         legend=list(wording.ROLE_LABELS.items()),
         empty=None if rows else f"This release holds no {noun}.",
         is_half=True,
@@ -219,12 +223,13 @@ def _members(partition: Partition) -> Figure:
             "roles-members",
             [
                 Column("checkpoint_name", "Checkpoint"),
+                *place_columns(partition),
                 Column("component_kind", "Kind", "kind"),
                 Column("role", "Role", "role"),
                 Column("relation_id", "Relation"),
                 Column("member_count", "Components", "count"),
             ],
-            rows,
+            partition.placed(rows),
         ),
         controls=[
             Control(

@@ -3,7 +3,7 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.page import Column, Control, Controls, Figure, Page, Prose, Table, source_line
+from timecourse.reports.page import Column, Control, Controls, Figure, Page, Prose, Table, place_columns, source_line
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "stability", "Stability"
@@ -38,6 +38,7 @@ def build(partition: Partition) -> Page:
             ),
             _by_relation(partition, axis),
             *(_turnover(partition, axis, kind) for kind in ("head", "ffn")),
+            *_seeds(partition, axis),
         ],
         axis,
     )
@@ -75,12 +76,13 @@ def _global(partition: Partition, axis: charts.TrainingAxis, overlap: str, kind:
             f"stability-{overlap}-{kind}",
             [
                 Column("checkpoint_name", "Checkpoint"),
+                *place_columns(partition),
                 Column("role", "Role", "role"),
                 Column("member_count", wording.KIND_NOUNS[kind][1], "count"),
                 Column("other_member_count", f"at {_OVERLAPS[overlap]}", "count"),
                 Column("iou", "IoU", "decimal"),
             ],
-            rows,
+            partition.placed(rows),
         ),
         legend=[(role, wording.ROLE_LABELS[role]) for role in ("general", "entity")],
         empty=None if is_defined else nothing,
@@ -146,8 +148,9 @@ def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     chart = charts.small_multiples(
         base,
         [
-            panel.mark_line(strokeWidth=2).encode(detail="branch:N"),
+            panel.mark_line(strokeWidth=2).encode(detail="line:N"),
             panel.mark_point(size=22, opacity=1).encode(tooltip=tooltip),
+            *axis.boundary_layers(),
         ],
         height=90,
     )
@@ -177,6 +180,7 @@ def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
             "stability-relations",
             [
                 Column("checkpoint_name", "Checkpoint"),
+                *place_columns(partition),
                 Column("component_kind", "Kind", "kind"),
                 Column("relation_id", "Relation"),
                 Column("role", "Role", "role"),
@@ -186,7 +190,7 @@ def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
                 Column("previous_member_count", "at the previous", "count"),
                 Column("iou_previous", "IoU with the previous", "decimal"),
             ],
-            rows,
+            partition.placed(rows),
         ),
         legend=[(role, wording.ROLE_LABELS[role]) for role in roles],
         empty=None
@@ -251,3 +255,71 @@ def _turnover(partition: Partition, axis: charts.TrainingAxis, kind: str) -> Fig
         empty=None if total else nothing,
         is_half=True,
     )
+
+
+def _seeds(partition: Partition, axis: charts.TrainingAxis) -> list[Figure]:
+    """How much the roles differ between runs of one recipe; nothing where the release holds no other run."""
+    rows = partition.rows(
+        """select checkpoint_index, checkpoint_name, component_kind, role, other_series_id, member_count,
+            other_member_count, iou, differing_count, component_count, differing_share
+        from fct_recipe_overlaps join checkpoints using (checkpoint_id)
+        order by checkpoint_index, component_kind desc, other_series_id,
+            list_position(['all', 'general', 'entity', 'relation_answer', 'fact_answer'], role)"""
+    )
+    if not rows:
+        return []
+    groups: dict[tuple[int, str], list[float]] = {}
+    for row in rows:
+        if row["role"] == "all" and row["differing_share"] is not None:
+            groups.setdefault((row["checkpoint_index"], row["component_kind"]), []).append(row["differing_share"])
+    points = [
+        {"checkpoint_index": index, "series": kind, "value": charts.rounded(sum(shares) / len(shares))}
+        for (index, kind), shares in groups.items()
+    ]
+    others = sorted({row["other_series_id"] for row in rows})
+    spans = [
+        f"{wording.KIND_NOUNS[kind][1]} between {wording.percent(min(shares))} and {wording.percent(max(shares))}"
+        for kind in wording.KIND_NOUNS
+        if (shares := [share for (_, other), found in groups.items() if other == kind for share in found])
+    ]
+    caption = (
+        f"{wording.count(len({row['checkpoint_index'] for row in rows}), 'checkpoint')} with a counterpart in"
+        f" {wording.listing(others)}. With another primary role there: {wording.listing(spans)}."
+        if spans
+        else ""
+    )
+    chart = charts.line_chart(
+        axis, points, value_title="share that differs", colours=charts.KIND_COLOURS, series_title="kind",
+        value_format=".0%", domain=(0, 1),
+    )  # fmt: skip
+    return [
+        Figure(
+            "seeds",
+            "Other seeds of the same recipe, at the same step",
+            "Share of components whose primary role differs in another run of this recipe at the same place in"
+            " training, of those that hold a role in either; mean over the other runs. It is the floor under every"
+            " finding: a change over training or a difference between models that is no larger may be the seed's.",
+            caption,
+            source_line(partition),
+            charts.specification(chart, caption) if points else None,
+            Table(
+                "stability-seeds",
+                [
+                    Column("checkpoint_name", "Checkpoint"),
+                    *place_columns(partition),
+                    Column("other_series_id", "Other run"),
+                    Column("component_kind", "Kind", "kind"),
+                    Column("role", "Role", "role"),
+                    Column("member_count", "Components", "count"),
+                    Column("other_member_count", "in the other", "count"),
+                    Column("iou", "IoU", "decimal"),
+                    Column("differing_count", "Other primary role", "count"),
+                    Column("component_count", "of", "count"),
+                    Column("differing_share", "Share", "percent"),
+                ],
+                partition.placed(rows),
+            ),
+            legend=[(kind, nouns[1]) for kind, nouns in wording.KIND_NOUNS.items()],
+            empty=None if points else "No component holds a role in either run: the share is n/a throughout.",
+        )
+    ]

@@ -9,6 +9,15 @@ ROLE_LABELS = {
     "fact_answer": "fact answer",
     "inactive": "inactive",
 }
+STATUS_LABELS = {
+    "used": "used",
+    "left_out": "left out",
+    "alias": "alias",
+    "duplicate": "duplicate",
+    "unusable": "unusable",
+    "failed": "failed",
+    "gone": "no longer offered",
+}
 KIND_NOUNS = {"head": ("head", "heads"), "ffn": ("FFN", "FFNs")}
 
 

@@ -118,15 +118,45 @@ def test_settings_file_flags_and_relative_paths(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('[series]\ncheckpoints = "runs"\n[measurement]\ntau = ["5x", 0.010]\n[roles]\ntheta = 0.1\n')
     settings = load_settings(file, {("roles", "theta"): "0.25"})
-    assert settings.checkpoints == tmp_path / "runs" and settings.series_id == "runs"
+    assert settings.phases == [("pretraining", str(tmp_path / "runs"))] and settings.series_id == "runs"
     assert settings.measurement.tau == ("5x", "0.01") and settings.theta == "0.25"
     assert load_settings(file, {}).theta == "0.1"
+
+
+def test_any_setting_can_be_said_on_the_command_line(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('[series]\ncheckpoints = "runs"\n[series.select]\nevery = 3\n')
+    said = ["series.select.to_step=400", "series.leave_out=['a', 'b']", "series.recipe=pythia 1.4b", "roles.theta=0.2"]
+    settings = load_settings(file, {("roles", "theta"): "0.25"}, said)
+    assert (settings.series.select.every, settings.series.select.to_step) == (3, 400)
+    assert settings.series.leave_out == ("a", "b") and settings.series.recipe == "pythia 1.4b"
+    assert settings.theta == "0.2"
+    for nonsense in ("series", "=3", "series.select", ""):
+        with pytest.raises(UsageError, match="sets nothing"):
+            load_settings(file, {}, [nonsense])
+
+
+def test_phases_are_named_once_and_the_series_too(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[[series.phases]]\nname = "pretraining"\ncheckpoints = "base"\n'
+        '[[series.phases]]\nname = "sft"\ncheckpoints = "hf://owner/model-sft"\n'
+    )
+    settings = load_settings(file, {("series", "name"): "model"})
+    assert settings.phases == [("pretraining", str(tmp_path / "base")), ("sft", "hf://owner/model-sft")]
+    with pytest.raises(UsageError, match="needs a name"):
+        _ = load_settings(file, {}).series_id
+    with pytest.raises(UsageError, match="not both"):
+        _ = load_settings(file, {("series", "checkpoints"): "x"}).phases
+    assert load_settings(None, {("series", "checkpoints"): "hf://owner/model"}).series_id == "model"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[measurement]\ntaus = 1\n", "unknown setting 'measurement.taus'; known here: tau, norm, dtype"),
+        ("[series.select]\nevry = 2\n", "unknown setting 'series.select.evry'; known here: every, log_spaced"),
+        ("[[series.phases]]\nrepo = 'x'\n", "series.phases.0"),
         ("[mesurement]\n", "unknown setting 'mesurement'; known here: series, facts"),
         ("theta = 0.1\n", "unknown setting 'theta'"),
         ("[roles]\ntheta = 'a'\n", "roles.theta"),

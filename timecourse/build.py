@@ -1,6 +1,6 @@
 """Build the warehouse: dbt, in process, over exactly the files that the commits list.
 
-1. Read every commit and work out which extractions the build database has not seen.
+1. Read every commit and every series' declaration, and work out which extractions the build database has not seen.
 2. Throw the build database away where it cannot be trusted: unreadable, or made by other models, versions or settings.
 3. Run `dbt build`: the attributions of unseen extractions are read, everything else is small and built again.
 4. Return every data test as a CheckResult. A test that fails is a result; a model that does not build is an error.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 import timecourse
 from timecourse.checks import CheckResult
@@ -34,6 +35,30 @@ SAMPLE_ROWS = 20
 
 _READ_ONCE = ("attributions", "contributions")
 """Raw tables too large to be read at every build: only unseen extractions' files are listed."""
+
+_DECLARED_SERIES = pa.schema({"series_id": pa.string(), "recipe_id": pa.string(), "duplicates": pa.string()})
+_DECLARED_CHECKPOINTS = pa.schema(
+    {
+        "series_id": pa.string(),
+        "checkpoint_name": pa.string(),
+        "position": pa.int32(),
+        "phase": pa.string(),
+        "phase_index": pa.int32(),
+        "stage": pa.string(),
+        "stage_index": pa.int32(),
+        "branch": pa.string(),
+        "step": pa.int64(),
+        "tokens_reported": pa.int64(),
+        "tokens_computed": pa.int64(),
+        "commit_sha": pa.string(),
+        "weights_sha256": pa.string(),
+        "bytes": pa.int64(),
+        "status": pa.string(),
+        "same_weights_as": pa.string(),
+        "reason": pa.string(),
+    }
+)
+"""What a series file says of one name: each a column of the build database's table `declared_checkpoints`."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +85,16 @@ class _Commit:
 
 
 def build_warehouse(lake: Path, *, theta: str, complete_series: Sequence[str]) -> BuildResult:
-    """Bring `<lake>/build/warehouse.duckdb` up to date with `<lake>/commits`.
+    """Bring `<lake>/build/warehouse.duckdb` up to date with `<lake>/commits` and `<lake>/series`.
 
     `theta` is the role threshold as decimal text, such as "0.1"; `complete_series` names the series that will not grow
     any more. Only `<lake>/build` is written.
 
-    Raises UsageError for a theta that is no decimal in (0, 1); UserError where nothing is committed, a commit cannot be
-    read, another process holds the database, or a model fails.
+    Raises UsageError for a theta that is no decimal in (0, 1); UserError where nothing is committed, a commit or a
+    series file cannot be read, another process holds the database, or a model fails.
     """
     commits = _read_commits(lake)
+    declarations = Lake(lake).declarations()
     build = lake.resolve() / "build"
     build.mkdir(parents=True, exist_ok=True)
     database = build / "warehouse.duckdb"
@@ -81,7 +107,7 @@ def build_warehouse(lake: Path, *, theta: str, complete_series: Sequence[str]) -
         _remove(database)
         _create(database, fingerprint)
         seen = frozenset()
-    _write_inputs(database, commits, seen)
+    _write_inputs(database, commits, seen, declarations)
     results = _run_dbt(build, database, {"theta": theta, "complete_series": list(complete_series)})
 
     committed = {commit.extraction_id for commit in commits}
@@ -122,8 +148,13 @@ def _read_commits(lake: Path) -> list[_Commit]:
     return commits
 
 
-def _write_inputs(database: Path, commits: Sequence[_Commit], seen: frozenset[str]) -> None:
-    """Leave in the database which files to read and which extractions to keep; the macro build_input reads it."""
+def _write_inputs(
+    database: Path, commits: Sequence[_Commit], seen: frozenset[str], declarations: Sequence[Mapping[str, Any]]
+) -> None:
+    """Leave in the database which files to read, which extractions to keep, and what the series' sources offered.
+
+    The macros build_input and declared_rows read it.
+    """
     raw_files: dict[str, dict[int, list[str]]] = {}
     for commit in commits:
         for table, path in commit.files.items():
@@ -136,6 +167,24 @@ def _write_inputs(database: Path, commits: Sequence[_Commit], seen: frozenset[st
         connection.executemany(
             "insert into build_inputs values (?, ?)", [(k, json.dumps(v)) for k, v in inputs.items()]
         )
+        for name, rows in _declared_tables(declarations).items():
+            connection.register("rows", rows)
+            connection.execute(f"create or replace table {name} as from rows")
+
+
+def _declared_tables(declarations: Sequence[Mapping[str, Any]]) -> dict[str, pa.Table]:
+    checkpoints = [
+        {**checkpoint, "series_id": series["series_id"], "checkpoint_name": checkpoint["name"]}
+        for series in declarations
+        for checkpoint in series["checkpoints"]
+    ]
+    try:
+        return {
+            "declared_series": pa.Table.from_pylist(list(declarations), schema=_DECLARED_SERIES),
+            "declared_checkpoints": pa.Table.from_pylist(checkpoints, schema=_DECLARED_CHECKPOINTS),
+        }
+    except pa.ArrowException as error:
+        raise UserError(f"a series file holds a value of another type: {_one_line(str(error))}") from error
 
 
 def _literal_path(path: Path) -> str:

@@ -52,7 +52,9 @@ class DemoFamily(StrEnum):
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", help="Settings file; timecourse.toml here by default.")
 ]
-Checkpoints = Annotated[Path | None, typer.Option(help="Directory of checkpoints, one subdirectory each.")]
+Checkpoints = Annotated[
+    str | None, typer.Option(help="Directory of checkpoints, one subdirectory each, or hf://owner/name.")
+]
 SeriesName = Annotated[str | None, typer.Option("--series", help="Name of the series; the directory's by default.")]
 Complete = Annotated[
     bool | None, typer.Option("--complete/--growing", help="Whether the series has its last checkpoint.")
@@ -68,6 +70,9 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...; 
 BatchSize = Annotated[int | None, typer.Option(help="Prompts per forward pass.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the model; 0 chooses by the model's size.")]
 LakeDirectory = Annotated[Path | None, typer.Option("--lake", help="Directory of the lake.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting: section.key=value; may be said again.")
+]
 Format = Annotated[OutputFormat, typer.Option("--format", help="How rows are printed.")]
 Output = Annotated[Path | None, typer.Option(help="File to write to.")]
 
@@ -97,7 +102,7 @@ def _settings(context: typer.Context) -> "Settings":
 
     file = context.params["settings"]
     flags = {_SETTINGS[name]: value for name, value in context.params.items() if name in _SETTINGS}
-    return load_settings(None if file is None else Path(file), flags)
+    return load_settings(None if file is None else Path(file), flags, context.params.get("assignments") or ())
 
 
 def _lake(context: typer.Context) -> "Lake":
@@ -126,7 +131,7 @@ def demo(
             pretrain(checkpoints, relations, facts, family=family, small=small, progress=at)
     settings = Settings.model_validate(
         {
-            "series": {"checkpoints": checkpoints, "name": f"tiny-{family.replace('_', '-')}", "complete": True},
+            "series": {"checkpoints": str(checkpoints), "name": f"tiny-{family.replace('_', '-')}", "complete": True},
             "facts": {"directory": facts},
             "measurement": {"tau": "5x"},
             "lake": {"directory": directory / "lake"},
@@ -153,6 +158,7 @@ def refresh_command(
     batch_size: BatchSize = None,
     threads: Threads = None,
     lake: LakeDirectory = None,
+    assignments: Assignments = None,
 ) -> None:
     """Extract what is new or changed, build, check and release; does nothing where nothing changed."""
     from timecourse.refresh import refresh
@@ -177,11 +183,34 @@ def extract(
     batch_size: BatchSize = None,
     threads: Threads = None,
     lake: LakeDirectory = None,
+    assignments: Assignments = None,
 ) -> None:
     """Extract, check and commit the checkpoints that are new or changed; build nothing."""
     from timecourse.refresh import refresh
 
     _tell(refresh(_settings(context), console, do_release=False))
+
+
+@app.command("checkpoints")
+def list_checkpoints(
+    context: typer.Context,
+    settings: SettingsFile = None,
+    checkpoints: Checkpoints = None,
+    series: SeriesName = None,
+    lake: LakeDirectory = None,
+    format: Format = OutputFormat.table,
+    output: Output = None,
+    assignments: Assignments = None,
+) -> None:
+    """What the series offers, in the order of training, and what is extracted; fetches no weights."""
+    import polars
+
+    from timecourse.plan import make_plan
+    from timecourse.query import show
+
+    wanted = _settings(context)
+    rows = make_plan(wanted).rows(_lake(context).commits())
+    show(polars.DataFrame(rows, infer_schema_length=None), format.value, output)
 
 
 @app.command()
@@ -317,8 +346,9 @@ def _tell(outcome: "Outcome") -> None:
     if outcome.extracted:
         console.print(f"extracted {len(outcome.extracted)} of {outcome.committed} committed checkpoints")
     if outcome.release is None:
-        if not outcome.extracted:
+        if not outcome.extracted and not outcome.unusable:
             console.print("nothing to do: every checkpoint is committed")
+        _tell_unusable(outcome)
         return
     if outcome.published:
         console.print(f"released {outcome.release.name}")
@@ -334,6 +364,13 @@ def _tell(outcome: "Outcome") -> None:
     folder = outcome.release.parent.parent / "current"
     console.print(f"warehouse: {escape(str(folder / 'warehouse.duckdb'))}", soft_wrap=True)
     console.print(f"report: {escape(str(folder / 'site' / 'index.html'))}", soft_wrap=True)
+    _tell_unusable(outcome)
+
+
+def _tell_unusable(outcome: "Outcome") -> None:
+    """End with an error where some checkpoints could not be used, although the others were."""
+    if outcome.unusable:
+        raise UserError(outcome.unusable_in_words)
 
 
 def _show_checks(checks: "Sequence[CheckResult]", target: Console) -> None:

@@ -1,10 +1,12 @@
 """The settings: one TOML file, every key of which can also be said by a flag. Validated before anything is done."""
 
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -12,6 +14,9 @@ from timecourse.errors import UsageError
 from timecourse.extract.identity import MeasurementSettings, tau_id
 
 SETTINGS_FILE = "timecourse.toml"
+HUB = "hf://"
+"""What the place of checkpoints starts with where it is a Hugging Face repository."""
+
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00-\x1f]+$")]
 
 
@@ -27,12 +32,36 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class PhaseSettings(_Section):
+    """One phase of training and where its checkpoints are: a directory, or hf://owner/name."""
+
+    name: Text
+    checkpoints: Text
+
+
+class Select(_Section):
+    """Which checkpoints are taken; the last of each phase always is."""
+
+    every: Annotated[int, Field(ge=1)] | None = None
+    log_spaced: Annotated[int, Field(ge=2)] | None = None
+    from_step: Annotated[int, Field(ge=0)] | None = None
+    to_step: Annotated[int, Field(ge=0)] | None = None
+    names: tuple[Text, ...] = ()
+
+
 class Series(_Section):
     """Which checkpoints form the time course."""
 
-    checkpoints: Path | None = None
+    checkpoints: Text | None = None
+    phases: tuple[PhaseSettings, ...] = ()
     name: Text | None = None
     complete: bool = False
+    pattern: str | None = None
+    leave_out: tuple[Text, ...] = ()
+    select: Select = Select()
+    tokens_per_step: Annotated[int, Field(ge=1)] | None = None
+    recipe: Text | None = None
+    duplicates: Literal["warn", "fail"] = "warn"
 
 
 class Facts(_Section):
@@ -49,6 +78,7 @@ class Measurement(_Section):
     norm: Literal["l1", "l2"] = "l1"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["eager", "sdpa"] = "eager"
+    chat_template: bool = False
 
 
 class Roles(_Section):
@@ -63,6 +93,7 @@ class MachineSettings(_Section):
     device: Text = "auto"
     batch_size: Annotated[int, Field(ge=1)] = 32
     threads: Annotated[int, Field(ge=0)] = 0
+    max_cache_gb: Annotated[float, Field(gt=0)] | None = None
 
 
 class LakeSettings(_Section):
@@ -82,22 +113,37 @@ class Settings(_Section):
     lake: LakeSettings = LakeSettings()
 
     @property
-    def checkpoints(self) -> Path:
-        """The directory of checkpoints. Raises UsageError where none is set."""
-        if self.series.checkpoints is None:
+    def phases(self) -> list[tuple[str, str]]:
+        """Every phase's name and where its checkpoints are. Raises UsageError where none, or both kinds, are set."""
+        series = self.series
+        if series.checkpoints is not None and series.phases:
+            raise UsageError("name either [series] checkpoints or [[series.phases]], not both")
+        if series.checkpoints is not None:
+            return [("pretraining", series.checkpoints)]
+        if not series.phases:
             raise UsageError(f"no checkpoints named; say --checkpoints DIR, or [series] checkpoints in {SETTINGS_FILE}")
-        return self.series.checkpoints
+        names = [phase.name for phase in series.phases]
+        if len(set(names)) < len(names):
+            raise UsageError(f"[[series.phases]]: every phase needs a name of its own, not {', '.join(names)}")
+        return [(phase.name, phase.checkpoints) for phase in series.phases]
 
     @property
     def series_id(self) -> str:
-        """The series' name; the checkpoints directory's own name where none is set."""
-        return self.series.name or self.checkpoints.resolve().name
+        """The series' name; that of its one directory or repository where none is set."""
+        if self.series.name is not None:
+            return self.series.name
+        if len(self.phases) > 1:
+            raise UsageError("a series of several phases needs a name; say --series NAME")
+        where = self.phases[0][1]
+        return where.rsplit("/", 1)[-1] if where.startswith(HUB) else Path(where).resolve().name
 
     @property
     def measurement_settings(self) -> MeasurementSettings:
         """What changes the numbers."""
         measurement = self.measurement
-        return MeasurementSettings(measurement.tau, measurement.norm, measurement.dtype, measurement.attention)
+        return MeasurementSettings(
+            measurement.tau, measurement.norm, measurement.dtype, measurement.attention, measurement.chat_template
+        )
 
     @property
     def theta(self) -> str:
@@ -105,8 +151,9 @@ class Settings(_Section):
         return f"{self.roles.theta.normalize():f}"
 
 
-def load_settings(file: Path | None, flags: Mapping[tuple[str, str], Any]) -> Settings:
-    """Settings from `file` (or `timecourse.toml` here, if there is one), overridden by flags {(section, key): value}.
+def load_settings(file: Path | None, flags: Mapping[tuple[str, str], Any], assignments: Sequence[str] = ()) -> Settings:
+    """Settings from `file` (or `timecourse.toml` here, if there is one), overridden by flags {(section, key): value}
+    and by assignments such as `series.select.every=10`.
 
     Paths in the file are relative to the file. Flags that are None or empty were not given. Raises UsageError.
     """
@@ -115,11 +162,31 @@ def load_settings(file: Path | None, flags: Mapping[tuple[str, str], Any]) -> Se
     content = {} if file is None else _read(file)
     for (section, key), value in flags.items():
         if value not in (None, [], ()) and isinstance(content.setdefault(section, {}), dict):
-            content[section][key] = value
+            content[section][key] = str(value) if isinstance(value, Path) else value
+    for assignment in assignments:
+        _lay_over(content, _parsed(assignment))
     try:
         return Settings.model_validate(content)
     except ValidationError as error:
         raise UsageError(_one_line(error)) from error
+
+
+def _parsed(assignment: str) -> dict[str, Any]:
+    """`section.key=value` as TOML; a value that is none is text."""
+    key, separator, value = assignment.partition("=")
+    for text in (assignment, f"{key}={json.dumps(value.strip())}"):
+        with suppress(tomllib.TOMLDecodeError):
+            if separator and (parsed := tomllib.loads(text)):
+                return parsed
+    raise UsageError(f"{assignment!r} sets nothing; write --set section.key=value")
+
+
+def _lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _lay_over(below[key], value)
+        else:
+            below[key] = value
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -129,10 +196,16 @@ def _read(file: Path) -> dict[str, Any]:
         raise UsageError(f"the settings file {str(file)!r} does not exist") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file.name} is not TOML: {error}") from error
-    for section, key in (("series", "checkpoints"), ("facts", "directory"), ("lake", "directory")):
-        values = content.get(section)
-        if isinstance(values, dict) and isinstance(values.get(key), str):
-            values[key] = file.parent / Path(values[key]).expanduser()
+    series = content.get("series")
+    phases = series.get("phases") if isinstance(series, dict) else None
+    for values, key in (
+        (series, "checkpoints"),
+        (content.get("facts"), "directory"),
+        (content.get("lake"), "directory"),
+        *((phase, "checkpoints") for phase in (phases if isinstance(phases, list) else [])),
+    ):
+        if isinstance(values, dict) and isinstance(values.get(key), str) and not values[key].startswith(HUB):
+            values[key] = str(file.parent / Path(values[key]).expanduser())
     return content
 
 
@@ -140,7 +213,19 @@ def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(step) for step in first["loc"])
     if first["type"] == "extra_forbidden":
-        section = Settings.model_fields.get(str(first["loc"][0]))
-        known = Settings.model_fields if len(first["loc"]) == 1 else section.annotation.model_fields  # type: ignore[union-attr]
-        return f"unknown setting {where!r}; known here: {', '.join(known)}"
+        return f"unknown setting {where!r}; known here: {', '.join(_known_beside(first['loc']))}"
     return f"setting {where}: {first['msg']} (it is {first['input']!r})"
+
+
+def _known_beside(location: tuple[int | str, ...]) -> list[str]:
+    """The settings that exist where an unknown one was set."""
+    model: type[BaseModel] = Settings
+    for step in location[:-1]:
+        if isinstance(step, str):
+            annotation = model.model_fields[step].annotation
+            model = next(one for one in (annotation, *get_args(annotation)) if _is_model(one))
+    return list(model.model_fields)
+
+
+def _is_model(one: Any) -> bool:
+    return isinstance(one, type) and issubclass(one, BaseModel)

@@ -22,6 +22,10 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class SourceError(UserError):
+    """Where checkpoints come from cannot be reached or does not let the user in: it says nothing about one of them."""
+
+
 class GateError(UserError):
     """Data that failed its gate. The last release stays in place; `failed` holds the checks with their failing rows."""
 

@@ -9,13 +9,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from slugify import slugify
@@ -24,6 +24,7 @@ from timecourse.checks import CheckResult
 from timecourse.errors import UserError
 
 COMMIT_VERSION = 1
+SERIES_VERSION = 1
 
 
 class LockedError(UserError):
@@ -175,17 +176,68 @@ class Lake:
                 return
         raise UserError(f"no committed checkpoint is called {checkpoint_id!r}; see `timecourse status`")
 
-    def declare_series(self, series_id: str, *, complete: bool) -> None:
-        """Remember whether more checkpoints of a series are to come: until then its reference is provisional."""
+    def declare_series(
+        self,
+        series_id: str,
+        *,
+        complete: bool,
+        recipe_id: str | None = None,
+        duplicates: Literal["warn", "fail"] = "warn",
+        checkpoints: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Remember what a series' sources offer, and whether more is to come: until then its reference is provisional.
+
+        `recipe_id` is shared by runs of one recipe with other seeds; `duplicates` says what names that serve another
+        checkpoint's weights do to a release. `checkpoints`: one mapping per name, in the order of training (the fields:
+        docs/warehouse.md).
+        """
+        content = {
+            "schema_version": SERIES_VERSION,
+            "series_id": series_id,
+            "complete": complete,
+            "recipe_id": recipe_id,
+            "duplicates": duplicates,
+            "checkpoints": [dict(checkpoint) for checkpoint in checkpoints],
+        }
         path = self._folders["series"] / f"{slug(series_id)}.json"
-        text = json.dumps({"series_id": series_id, "complete": complete}, ensure_ascii=False)
+        text = json.dumps(content, indent=1, ensure_ascii=False)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             replace_text(path, text)
 
+    def declarations(self) -> list[dict[str, Any]]:
+        """What every series' sources offered at its last refresh, by series; the checkpoints by their position.
+
+        A file of an earlier version says only whether the series is complete. Raises UserError for one that cannot be
+        read or is of a newer version.
+        """
+        found = []
+        for path in self._folders["series"].glob("*.json"):
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                version = content.get("schema_version", SERIES_VERSION)
+                found.append(
+                    {
+                        "series_id": content["series_id"],
+                        "complete": content["complete"],
+                        "recipe_id": content.get("recipe_id"),
+                        "duplicates": content.get("duplicates", "warn"),
+                        "checkpoints": sorted(content.get("checkpoints", ()), key=lambda one: one["position"]),
+                    }
+                )
+            except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+                raise UserError(
+                    f"the series file {path.relative_to(self.root)} is damaged; remove it and refresh the series"
+                ) from error
+            if version != SERIES_VERSION:
+                raise UserError(
+                    f"the series file {path.relative_to(self.root)} has schema version {version}; this version of "
+                    f"timecourse reads {SERIES_VERSION}"
+                )
+        return sorted(found, key=lambda series: str(series["series_id"]))
+
     def complete_series(self) -> list[str]:
         """The series that were declared complete."""
-        declared = [json.loads(path.read_text(encoding="utf-8")) for path in self._folders["series"].glob("*.json")]
-        return sorted(series["series_id"] for series in declared if series["complete"])
+        return [series["series_id"] for series in self.declarations() if series["complete"]]
 
     def prune(self) -> None:
         """Remove extractions that no commit names."""

@@ -5,59 +5,73 @@
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from timecourse.build import build_warehouse
 from timecourse.checks import CheckResult
 from timecourse.config import Settings
-from timecourse.errors import UserError
-from timecourse.extract.checkpoints.directory import find_checkpoints
-from timecourse.extract.facts import load_relations
+from timecourse.errors import SourceError, UserError
+from timecourse.extract.checkpoints.series import declarations
 from timecourse.extract.identity import ExtractionRequest
-from timecourse.lake import Commit, Lake
+from timecourse.lake import Lake
+from timecourse.plan import Plan, make_plan, refuse_early, stream
 from timecourse.release import is_current, publish, raise_if_failed
 
 
 @dataclass
 class Outcome:
-    """What a run did. `release` is the current release's folder; seconds by phase."""
+    """What a run did. `release` is the current release's folder; seconds by phase.
+
+    offered: how many names the sources offer. unusable: why each checkpoint that could not be used was not.
+    """
 
     release: Path | None = None
     extracted: list[str] = field(default_factory=list)
     committed: int = 0
     published: bool = False
+    offered: int = 0
+    unusable: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def unusable_in_words(self) -> str:
+        """One line that names the first few and why."""
+        reasons = list(self.unusable.values())
+        more = f"; and {len(reasons) - 3} more, see `timecourse checkpoints`" if len(reasons) > 3 else ""
+        return f"{len(reasons)} of {self.offered} checkpoints could not be used: {'; '.join(reasons[:3])}{more}"
 
 
 def refresh(settings: Settings, console: Console, *, do_extract: bool = True, do_release: bool = True) -> Outcome:
-    """Bring the lake up to date with the checkpoints. Raises UserError; GateError for data that failed a gate."""
+    """Bring the lake up to date with the checkpoints. Raises UserError; GateError for data that failed a gate.
+
+    A checkpoint that cannot be fetched, read or measured does not stop the others; Outcome.unusable says which and why.
+    """
     lake = Lake(settings.lake.directory)
     outcome = Outcome()
-    requests: list[ExtractionRequest] = []
+    plan: Plan | None = None
     if do_extract:
-        relations = load_relations(settings.facts.directory, settings.facts.relations)
-        requests = [
-            ExtractionRequest(settings.series_id, checkpoint, relations, settings.measurement_settings)
-            for checkpoint in find_checkpoints(settings.checkpoints)
-        ]
         with _phase(outcome, "plan"):
-            _refuse_early(lake, changed_or_new(lake.commits(), requests))
+            plan = make_plan(settings)
+            refuse_early(lake, plan.missing(lake.commits()), settings)
     with lake.locked():
-        if do_extract:
-            if missing := changed_or_new(lake.commits(), requests):
+        if plan is not None:
+            failed: dict[str, str] = {}
+            if missing := plan.missing(lake.commits()):
                 with _phase(outcome, "extract"):
-                    _extract_all(lake, settings, missing, console, outcome)
-            lake.declare_series(settings.series_id, complete=settings.series.complete)
+                    failed = _extract_all(lake, settings, plan, missing, console, outcome)
+            _declare(lake, settings, plan, failed)
+            outcome.unusable = failed | {one.name: one.reason or "" for one in plan.entries if one.status == "unusable"}
+            outcome.offered = len(plan.entries)
         commits = lake.commits()
         outcome.committed = len(commits)
+        if not commits and outcome.unusable:
+            raise UserError(outcome.unusable_in_words)
         if do_release and not is_current(lake, commits, settings.theta):
             with _phase(outcome, "build"), console.status("building the warehouse"):
                 built = build_warehouse(lake.root, theta=settings.theta, complete_series=lake.complete_series())
@@ -71,65 +85,37 @@ def refresh(settings: Settings, console: Console, *, do_extract: bool = True, do
     return outcome
 
 
-def changed_or_new(commits: Sequence[Commit], requests: Sequence[ExtractionRequest]) -> list[ExtractionRequest]:
-    """The requests whose extraction is not the committed one."""
-    committed = {commit.checkpoint_id: commit.extraction_id for commit in commits}
-    return [request for request in requests if committed.get(request.checkpoint_id) != request.extraction_id]
-
-
-def _refuse_early(lake: Lake, requests: Sequence[ExtractionRequest]) -> None:
-    """Refuse what can be refused before anything is extracted, so that a mistake leaves the lake as it was."""
-    if not requests:
-        return
-    _refuse_mixed_architectures(lake, requests)
-    from timecourse.extract.job import prompts_of
-
-    seen = set()
-    for request in requests:
-        _ = request.taus  # raises for a multiple that this model has too few heads for
-        request.checkpoint.check_finite()
-        if (tokenizer := request.checkpoint.tokenizer_sha256) not in seen:
-            prompts_of(request)
-            seen.add(tokenizer)
-
-
-def _refuse_mixed_architectures(lake: Lake, requests: Sequence[ExtractionRequest]) -> None:
-    """Refuse a series of two architectures: its checkpoints are compared component by component.
-
-    Looks at the requests, and at what the lake holds of their series and they do not replace.
-    """
-    requested = {request.checkpoint_id: request.checkpoint.architecture for request in requests}
-    (first_id, first), *others = requested.items()
-    for commit in lake.commits():
-        if commit.content["series_id"] == requests[0].series_id and commit.checkpoint_id not in requested:
-            others.append((f"{commit.checkpoint_id} (in the lake)", _committed_architecture(lake, commit, list(first))))
-    for other_id, other in others:
-        if differences := [f"{name} {first[name]} and {other[name]}" for name in first if first[name] != other[name]]:
-            raise UserError(
-                f"{first_id} and {other_id} differ in {', '.join(differences)}; the checkpoints of a series are of one "
-                "architecture: make two series of them, or withdraw what the lake holds"
-            )
-
-
-def _committed_architecture(lake: Lake, commit: Commit, names: list[str]) -> dict[str, object]:
-    path = lake.root / commit.content["directory"] / "checkpoint.parquet"
-    try:
-        (row,) = pq.read_table(path, columns=names).to_pylist()
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise UserError(
-            f"what the lake holds of {commit.checkpoint_id} cannot be read ({path.name}); withdraw it to extract anew"
-        ) from error
-    return dict(row)
+def _declare(lake: Lake, settings: Settings, plan: Plan, failed: Mapping[str, str]) -> None:
+    """Write down what the series offers now; what is committed and offered no more stays as it was last declared."""
+    series_id, series = settings.series_id, settings.series
+    committed = {one.content["checkpoint_name"] for one in lake.commits() if one.content["series_id"] == series_id}
+    offered = {entry.name for entry in plan.entries}
+    before = [row for one in lake.declarations() if one["series_id"] == series_id for row in one["checkpoints"]]
+    gone = [row for row in before if row["name"] in committed - offered]
+    lake.declare_series(
+        series_id,
+        complete=series.complete,
+        recipe_id=series.recipe,
+        duplicates=series.duplicates,
+        checkpoints=declarations(plan.entries, failed, gone),
+    )
 
 
 def _extract_all(
-    lake: Lake, settings: Settings, requests: Sequence[ExtractionRequest], console: Console, outcome: Outcome
-) -> None:
+    lake: Lake,
+    settings: Settings,
+    plan: Plan,
+    requests: Sequence[ExtractionRequest],
+    console: Console,
+    outcome: Outcome,
+) -> dict[str, str]:
+    """Extract, gate and commit; returns why each checkpoint that could not be measured was not."""
     from timecourse.expectations.gate import gate_extraction
     from timecourse.extract.job import Machine, extract
 
     machine = Machine(settings.machine.device, settings.machine.batch_size, settings.machine.threads)
     total = sum(request.prompt_count for request in requests)
+    failed: dict[str, str] = {}
     done = 0
 
     def advance(finished: int) -> None:
@@ -138,9 +124,17 @@ def _extract_all(
         show(done, total)
 
     with progress_bar(console, "prompts") as show:
-        for request in requests:
+        for request, error in stream(plan, requests, settings):
             with lake.incoming() as folder:
-                rows = extract(request, folder, machine, advance)
+                try:
+                    if error is not None:
+                        raise error
+                    rows = extract(request, folder, machine, advance)
+                except SourceError:
+                    raise
+                except UserError as refused:
+                    failed[request.checkpoint.name] = str(refused)
+                    continue
                 checks = gate_extraction(folder)
                 raise_if_failed(f"checkpoint {request.checkpoint.name!r}", checks)
                 lake.commit(
@@ -153,6 +147,7 @@ def _extract_all(
                     checks=checks,
                 )
             outcome.extracted.append(request.checkpoint_id)
+    return failed
 
 
 def check_again(lake: Lake) -> list[CheckResult]:

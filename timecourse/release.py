@@ -24,7 +24,7 @@ _CODE = (".", "models", "dbt_project", "expectations", "reports")
 
 
 def input_sha256(lake: Lake, commits: Sequence[Commit], theta: str) -> str:
-    """Hash of everything a release depends on: what is committed, how roles are decided, and the code."""
+    """Hash of everything a release depends on: what is committed and offered, how roles are decided, and the code."""
     package = Path(timecourse.__file__).parent
     code = {
         str(file.relative_to(package)): sha256_of(file)
@@ -34,8 +34,8 @@ def input_sha256(lake: Lake, commits: Sequence[Commit], theta: str) -> str:
     }
     content = {
         "commits": sorted((commit.checkpoint_id, commit.extraction_id) for commit in commits),
+        "declarations": lake.declarations(),
         "theta": theta,
-        "complete_series": lake.complete_series(),
         "code": code,
         "versions": _versions(),
     }

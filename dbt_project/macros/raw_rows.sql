@@ -14,13 +14,7 @@
             {%- endfor %}
         ], hive_partitioning = false)
     {%- else %}
-        select
-            {%- for column in model.columns.values() %}
-            null::{{ column.data_type }} as {{ column.name }}{{ ',' if not loop.last }}
-            {%- else %}
-            null as not_known_while_parsing
-            {%- endfor %}
-        where false
+        {{ no_rows() }}
     {%- endfor %}
     )
 {%- endmacro %}

@@ -40,7 +40,7 @@ final as (
         relation_id,
         metric_accuracies.metric,
         checkpoint_id,
-        checkpoints.step,
+        checkpoints.cumulative_step,
         (row_number() over points)::integer as point,
         metric_accuracies.fact_count,
         metric_accuracies.accuracy,

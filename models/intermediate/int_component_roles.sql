@@ -51,8 +51,6 @@ final as (
         components.layer,
         components.head,
         checkpoints.checkpoint_index,
-        checkpoints.branch,
-        checkpoints.step,
         checkpoints.previous_checkpoint_id,
         coalesce(held_roles.roles, []) as roles,
         coalesce(held_roles.primary_role, 'inactive') as primary_role,

@@ -24,33 +24,47 @@ extractions_with_activity as (
 
 -- A checkpoint that was extracted for its predictions only is skipped here: the one before it and the one after it
 -- become neighbours.
-final as (
+measured as (
 
     select
-        checkpoints.extraction_id,
-        checkpoints.series_id,
-        checkpoints.setting_id,
-        taus.tau_id,
-        checkpoints.checkpoint_id,
-        checkpoints.checkpoint_index,
-        checkpoints.branch,
-        checkpoints.step,
-        lag(checkpoints.checkpoint_id) over branches as previous_checkpoint_id,
-        last_value(checkpoints.checkpoint_id) over phases as reference_checkpoint_id,
-        checkpoints.checkpoint_index = max(checkpoints.checkpoint_index) over settings as is_last
+        checkpoints.*,
+        taus.tau_id
 
     from checkpoints
     inner join extractions_with_activity using (extraction_id)
     inner join taus using (extraction_id)
+
+),
+
+neighbours as (
+
+    select * from {{ neighbours('measured', ['series_id', 'setting_id', 'tau_id']) }} as linked
+
+),
+
+final as (
+
+    select
+        measured.extraction_id,
+        series_id,
+        setting_id,
+        tau_id,
+        checkpoint_id,
+        measured.checkpoint_index,
+        measured.cumulative_step,
+        neighbours.run_id,
+        neighbours.previous_run_id,
+        neighbours.previous_checkpoint_id,
+        last_value(checkpoint_id) over phases as reference_checkpoint_id,
+        measured.checkpoint_index = max(measured.checkpoint_index) over settings as is_last
+
+    from measured
+    inner join neighbours using (series_id, setting_id, tau_id, checkpoint_id)
     window
-        settings as (partition by checkpoints.series_id, checkpoints.setting_id, taus.tau_id),
-        branches as (
-            partition by checkpoints.series_id, checkpoints.setting_id, taus.tau_id, checkpoints.branch
-            order by checkpoints.checkpoint_index
-        ),
+        settings as (partition by series_id, setting_id, tau_id),
         phases as (
-            partition by checkpoints.series_id, checkpoints.setting_id, taus.tau_id, checkpoints.phase
-            order by checkpoints.checkpoint_index
+            partition by series_id, setting_id, tau_id, measured.phase
+            order by measured.checkpoint_index
             rows between unbounded preceding and unbounded following
         )
 

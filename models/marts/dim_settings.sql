@@ -8,6 +8,7 @@ checkpoint_taus as (
         unnest(taus) as tau
 
     from {{ ref('stg_raw__checkpoints') }}
+    where extraction_id in (select extraction_id from {{ ref('int_checkpoints') }})
 
 ),
 

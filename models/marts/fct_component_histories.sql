@@ -1,4 +1,10 @@
-with
+with recursive
+
+checkpoints as (
+
+    select * from {{ ref('int_measured_checkpoints') }}
+
+),
 
 component_roles as (
 
@@ -12,6 +18,58 @@ rates as (
 
 ),
 
+runs as (
+
+    select distinct
+        series_id,
+        setting_id,
+        tau_id,
+        run_id,
+        previous_run_id
+
+    from checkpoints
+
+),
+
+-- A line of descent: a run, the run that it follows, and so on to the first one.
+lines as (
+
+    select
+        *,
+        run_id as line_id
+
+    from runs
+
+    union all
+
+    select
+        runs.*,
+        lines.line_id
+
+    from lines
+    inner join runs
+        on
+            lines.series_id = runs.series_id
+            and lines.setting_id = runs.setting_id
+            and lines.tau_id = runs.tau_id
+            and lines.previous_run_id = runs.run_id
+
+),
+
+line_roles as (
+
+    select
+        component_roles.*,
+        run_id,
+        checkpoints.cumulative_step,
+        lines.line_id
+
+    from component_roles
+    inner join checkpoints using (series_id, setting_id, tau_id, checkpoint_id)
+    inner join lines using (series_id, setting_id, tau_id, run_id)
+
+),
+
 compared as (
 
     select
@@ -19,8 +77,8 @@ compared as (
         lag(primary_role) over histories as previous_primary_role,
         coalesce(primary_role <> lag(primary_role) over histories, false) as has_changed
 
-    from component_roles
-    window histories as (partition by series_id, setting_id, tau_id, branch, component_id order by checkpoint_index)
+    from line_roles
+    window histories as (partition by series_id, setting_id, tau_id, line_id, component_id order by checkpoint_index)
 
 ),
 
@@ -31,11 +89,26 @@ counted as (
         count_if(has_changed) over histories as change_count
 
     from compared
-    window histories as (partition by series_id, setting_id, tau_id, branch, component_id order by checkpoint_index)
+    window histories as (partition by series_id, setting_id, tau_id, line_id, component_id order by checkpoint_index)
 
 ),
 
 -- The checkpoints of one unbroken spell in a role have the same number of changes behind them.
+dated as (
+
+    select
+        *,
+        first_value(checkpoint_id) over spells as role_since_checkpoint_id,
+        first_value(cumulative_step) over spells as role_since_step
+
+    from counted
+    window spells as (
+        partition by series_id, setting_id, tau_id, line_id, component_id, change_count order by checkpoint_index
+    )
+
+),
+
+-- A checkpoint that several lines share is taken from the line that ends with its own run.
 final as (
 
     select
@@ -51,8 +124,8 @@ final as (
         previous_primary_role,
         previous_checkpoint_id,
         has_changed,
-        first_value(checkpoint_id) over spells as role_since_checkpoint_id,
-        first_value(step) over spells as role_since_step,
+        role_since_checkpoint_id,
+        role_since_step,
         change_count::integer as change_count,
         rates.rate_all,
         rates.rate_entity,
@@ -61,11 +134,9 @@ final as (
         relation_answer_count,
         fact_answer_count
 
-    from counted
+    from dated
     inner join rates using (series_id, setting_id, tau_id, checkpoint_id, component_id)
-    window spells as (
-        partition by series_id, setting_id, tau_id, branch, component_id, change_count order by checkpoint_index
-    )
+    where run_id = line_id
 
 )
 

@@ -72,8 +72,8 @@ final as (
         any_value(points.checkpoint_id) filter (where points.point = censored.converged_point)
             as converged_checkpoint_id,
         any_value(points.checkpoint_id) filter (where points.point = censored.before_point) as previous_checkpoint_id,
-        any_value(points.step) filter (where points.point = censored.converged_point) as converged_step,
-        any_value(points.step) filter (where points.point = censored.before_point) as previous_step,
+        any_value(points.cumulative_step) filter (where points.point = censored.converged_point) as converged_step,
+        any_value(points.cumulative_step) filter (where points.point = censored.before_point) as previous_step,
         censored.censoring,
         censored.final_fit,
         censored.majority_share

@@ -13,7 +13,7 @@ from timecourse.expectations.gate import gate_release
 # One series of one layer with two heads, one setting, one tau, three checkpoints, three facts of two relations.
 MARTS = """
     create table dim_series as
-    select 'tiny' as series_id, 1 as layer_count, 2 as head_count;
+    select 'tiny' as series_id, 1 as layer_count, 2 as head_count, 'warn' as duplicates;
 
     create table dim_settings as
     select 'tiny' as series_id, 's' as setting_id, '0.01' as tau_id;
@@ -28,10 +28,20 @@ MARTS = """
         as v(series_id, component_id, component_kind);
 
     create table dim_checkpoints as
-    select 'tiny' as series_id, 's' as setting_id, v.*, 0 as same_weights_checkpoint_count,
-        'w' || v.checkpoint_id as weights_sha256, 'olmo, 1 layer, 2 heads' as architecture
-    from (values ('tiny/a', 'ea', null), ('tiny/b', 'eb', 'tiny/a'), ('tiny/c', 'ec', 'tiny/b'))
-        as v(checkpoint_id, extraction_id, previous_checkpoint_id);
+    select 'tiny' as series_id, 's' as setting_id, v.*, 'w' || v.checkpoint_id as weights_sha256,
+        'olmo, 1 layer, 2 heads' as architecture
+    from (
+        values ('tiny/a', 'ea', null, 0, 'pretraining', 0), ('tiny/b', 'eb', 'tiny/a', 1, 'pretraining', 10),
+            ('tiny/c', 'ec', 'tiny/b', 2, 'sft', 0)
+    ) as v(checkpoint_id, extraction_id, previous_checkpoint_id, checkpoint_index, phase, cumulative_step);
+
+    create table dim_revisions as
+    select 'tiny' as series_id, checkpoint_name, 'tiny/' || checkpoint_name as checkpoint_id, status, same_weights_as,
+        reason
+    from (
+        values ('a', 'used', null, null), ('b', 'left_out', null, 'not selected'), ('c', 'gone', null, null),
+            ('main', 'alias', 'c', 'another name of c')
+    ) as v(checkpoint_name, status, same_weights_as, reason);
 
     create table dim_relations as
     from (values ('tiny', 's', 'capital', 'location'), ('tiny', 's', 'author', 'name'))
@@ -91,7 +101,8 @@ MARTS = """
     select series_id, setting_id, checkpoint_id, v.*,
         0.5::double as top1_accuracy, 0.2::double as top1_low, 0.8::double as top1_high,
         0.6::double as top10_accuracy, 0.3::double as top10_low, 0.9::double as top10_high,
-        0.4::double as all_tokens_accuracy, 0.1::double as all_tokens_low, 0.7::double as all_tokens_high
+        0.4::double as all_tokens_accuracy, 0.1::double as all_tokens_low, 0.7::double as all_tokens_high,
+        if(checkpoint_id = 'tiny/a', 0.2::double, 0.1::double) as majority_share
     from dim_checkpoints
     cross join (
         values ('relation', 'capital', 2), ('relation', 'author', 1), ('group', 'location', 2), ('group', 'name', 1),
@@ -114,8 +125,45 @@ DEFECTS: list[tuple[str, str, dict[str, object]]] = [
     ("dim_checkpoints.is_not_empty", "delete from dim_checkpoints", {"checkpoint_count": 0}),
     (
         "dim_checkpoints.weights_are_its_own",
-        "update dim_checkpoints set same_weights_checkpoint_count = 1 where checkpoint_id = 'tiny/b'",
-        {"checkpoint_id": "tiny/b"},
+        "update dim_checkpoints set weights_sha256 = 'the same' where checkpoint_id <> 'tiny/b'",
+        {"checkpoint_id": "tiny/a", "same_weights_as": "tiny/c"},
+    ),
+    (
+        "dim_revisions.step_has_its_own_weights",
+        "update dim_revisions set status = 'duplicate', same_weights_as = 'c' where checkpoint_name = 'main'",
+        {"checkpoint_name": "main", "same_weights_as": "c"},
+    ),
+    (
+        "dim_revisions.step_has_its_own_weights",
+        "insert into dim_revisions by name select 'nothing of it counts' as series_id, 'x' as checkpoint_name, "
+        "'duplicate' as status, 'y' as same_weights_as",
+        {"series_id": "nothing of it counts", "checkpoint_name": "x", "same_weights_as": "y"},
+    ),
+    (
+        "dim_revisions.step_must_have_its_own_weights",
+        "update dim_revisions set status = 'duplicate', same_weights_as = 'c' where checkpoint_name = 'main'; "
+        "update dim_series set duplicates = 'fail'",
+        {"checkpoint_name": "main", "same_weights_as": "c"},
+    ),
+    (
+        "dim_revisions.revision_is_usable",
+        "update dim_revisions set status = 'unusable', reason = 'no safetensors' where checkpoint_name = 'b'",
+        {"checkpoint_name": "b", "status": "unusable", "reason": "no safetensors"},
+    ),
+    (
+        "dim_revisions.revision_is_usable",
+        "update dim_revisions set status = 'failed', reason = 'too large' where checkpoint_name = 'b'",
+        {"checkpoint_name": "b", "status": "failed", "reason": "too large"},
+    ),
+    (
+        "fct_relation_accuracies.step_0_is_random",
+        "update fct_relation_accuracies set majority_share = 0.19 where checkpoint_id = 'tiny/a'",
+        {"checkpoint_id": "tiny/a", "top1_low": 0.2, "majority_share": 0.19},
+    ),
+    (
+        "dim_checkpoints.commits_are_released",
+        "update dim_revisions set status = 'duplicate', same_weights_as = 'c' where checkpoint_name = 'b'",
+        {"checkpoint_id": "tiny/b", "committed_extraction_id": "eb", "extraction_id": "eb"},
     ),
     (
         "dim_checkpoints.commits_are_released",
@@ -291,6 +339,39 @@ def test_a_rule_finds_its_defect(
     failing = json.loads(result.failing_rows)
     assert result.failing_row_count == len(failing) >= 1
     assert any(all(found[name] == value for name, value in row.items()) for found in failing), failing
+
+
+@pytest.mark.parametrize("status", ["alias", "duplicate"])
+def test_what_serves_another_checkpoints_weights_need_not_be_released(valid: Path, tmp_path: Path, status: str) -> None:
+    defects = (
+        f"update dim_revisions set status = '{status}', same_weights_as = 'c' where checkpoint_name = 'b'",
+        "delete from dim_checkpoints where checkpoint_id = 'tiny/b'",
+    )
+    results = by_rule(gate_release(write_marts(tmp_path / "w.duckdb", *defects), valid, committed=COMMITTED))
+    assert results["dim_checkpoints.commits_are_released"].result == "pass"
+    assert results["dim_checkpoints.nothing_is_lost"].result == "warn"
+
+
+def test_a_duplicate_fails_only_where_that_is_set(tmp_path: Path) -> None:
+    duplicate = "update dim_revisions set status = 'duplicate' where checkpoint_name = 'main'"
+    rules = ("dim_revisions.step_has_its_own_weights", "dim_revisions.step_must_have_its_own_weights")
+    found = []
+    for setting in ("warn", "fail"):
+        marts = write_marts(
+            tmp_path / f"{setting}.duckdb", duplicate, f"update dim_series set duplicates = '{setting}'"
+        )
+        results = by_rule(gate_release(marts, None))
+        found.append([results[rule].result for rule in rules])
+    assert found == [["warn", "pass"], ["pass", "fail"]]
+
+
+def test_only_step_0_of_the_first_phase_has_to_be_random(tmp_path: Path) -> None:
+    """All beat the majority answer but step 0 of pretraining, whose interval reaches it. Another first phase counts."""
+    rule = "fct_relation_accuracies.step_0_is_random"
+    assert by_rule(gate_release(write_marts(tmp_path / "w.duckdb"), None))[rule].result == "pass"
+    without = ("delete from dim_checkpoints where phase = 'pretraining'",)
+    (row,) = json.loads(by_rule(gate_release(write_marts(tmp_path / "sft.duckdb", *without), None))[rule].failing_rows)
+    assert row["checkpoint_id"] == "tiny/c"
 
 
 def test_what_is_judged_needs_only_the_warehouse(valid: Path) -> None:

@@ -9,34 +9,6 @@ from safetensors.numpy import load_file, save_file
 
 from timecourse.errors import UserError
 from timecourse.extract.checkpoints.directory import find_checkpoints
-from timecourse.extract.checkpoints.names import parse_name
-
-
-@pytest.mark.parametrize(
-    ("name", "step", "tokens"),
-    [
-        ("step5000-tokens20B", 5000, 20 * 10**9),
-        ("step1000", 1000, None),
-        ("step0-tokens0B", 0, 0),
-        ("step_0025", 25, None),
-        ("step-130", 130, None),
-        ("step100-tokens1.5T", 100, 15 * 10**11),
-        ("checkpoint-500", 500, None),
-        ("ckpt_000", 0, None),
-        ("global_step143000", 143000, None),
-        ("1200", 1200, None),
-        ("main", None, None),
-    ],
-)
-def test_names(name, step, tokens):
-    parsed = parse_name(name)
-    assert (parsed.step, parsed.tokens_reported) == (step, tokens)
-
-
-@pytest.mark.parametrize("name", ["early", "step", "stepten", "v1.2", "step5-final"])
-def test_a_name_without_a_step_is_refused(name):
-    with pytest.raises(UserError, match="does not say its training step"):
-        parse_name(name)
 
 
 @pytest.fixture

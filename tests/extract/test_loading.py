@@ -90,7 +90,7 @@ def test_gpt2s_published_layout_is_read(tmp_path, facts_directory):
     def published(weights):
         bare = {name.removeprefix("transformer."): one for name, one in weights.items() if name != "lm_head.weight"}
         masks = {f"h.{layer}.attn.bias": torch.ones(1, 1, 64, 64).tril() for layer in range(2)}
-        return bare | masks
+        return bare | masks | {f"h.{layer}.attn.masked_bias": torch.tensor(-1e4) for layer in range(2)}
 
     rewrite(folder, published)
     config["tie_word_embeddings"] = True
@@ -117,6 +117,29 @@ def test_every_family_is_known_from_its_config_alone(tmp_path, family):
     assert known["kv_head_count"] == (getattr(model.config, "num_key_value_heads", None) or model.head_count)
     assert known["topology"].startswith("parallel") == model.is_parallel
     assert checkpoint.context_length == model.config.max_position_embeddings
+
+
+def test_what_a_multimodal_gemma_leaves_out_is_what_the_library_takes():
+    """google/gemma-3-4b-pt's text_config states neither heads nor vocabulary."""
+    from transformers import AutoConfig
+
+    for family in FAMILIES:
+        if family.config_defaults:
+            own = AutoConfig.for_model(family.model_types[0]).get_text_config()
+            assert {key: getattr(own, key) for key in family.config_defaults} == dict(family.config_defaults)
+            assert family.config_value({}, "num_key_value_heads", 7) == 4
+            assert family.config_value({"num_key_value_heads": 2}, "num_key_value_heads", 7) == 2
+
+
+def test_key_value_heads_are_the_loaded_models(tmp_path, facts_directory):
+    """Mistral's config takes 8 key-value heads where it states none, whatever the number of heads."""
+    series = tmp_path / "series"
+    folder = save_random_checkpoint(series / "step1", "mistral", num_attention_heads=16, hidden_size=32)
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("num_key_value_heads") == 8
+    (folder / "config.json").write_text(json.dumps(config))
+    raw = extracted(tmp_path / "raw", request_for(series, facts_directory, "step1"))
+    assert raw["checkpoint"]["kv_head_count"].to_list() == [8]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -108,3 +108,33 @@ def test_a_token_of_answer_and_template_is_refused():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces)
     with pytest.raises(UserError, match="holds both answer and other text"):
         build_prompts([relation(("b", "c"), templates=("o {} a",))], tokenizer, 64)
+
+
+def test_a_chat_template_makes_the_question_a_turn_and_the_answer_the_next():
+    tokenizer = train_tokenizer()
+    tokenizer.chat_template = (
+        "<|endoftext|>{% for turn in messages %}USER: {{ turn.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}MODEL:<|padding|>{% endif %}"
+    )
+    (prompt,) = build_prompts([relation(("New Zealand", "Wellington City"))], tokenizer, 99, chat_template=True)
+    by_role = {
+        role: "".join(token for token, its in zip(prompt.tokens, prompt.roles, strict=True) if its == role)
+        for role in ("special", "template", "subject", "answer")
+    }
+    assert by_role == {
+        "special": "<|endoftext|>",
+        "template": "USER: The capital of is\nMODEL:<|padding|>",  # a special token that predicts the answer counts
+        "subject": " New Zealand",
+        "answer": "Wellington City",
+    }
+    first = prompt.answer_positions[0]
+    assert prompt.predicting_positions[0] == first - 1 and prompt.tokens[first - 1] == "<|padding|>"
+
+
+def test_chat_templates_that_cannot_be_used_are_refused():
+    tokenizer = train_tokenizer()
+    with pytest.raises(UserError, match="no chat template"):
+        build_prompts([relation(("Peru", "Lima"))], tokenizer, 64, chat_template=True)
+    tokenizer.chat_template = "{{ messages[0].content | upper }} ANSWER: "
+    with pytest.raises(UserError, match="does not write the question as it is, once"):
+        build_prompts([relation(("Peru", "Lima"))], tokenizer, 64, chat_template=True)

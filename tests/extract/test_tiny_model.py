@@ -226,7 +226,7 @@ def test_the_demo_offers_every_family_and_gives_each_its_own_series(
         trained.append((*directories, family))
 
     def note_refresh(settings: Settings, _console: object) -> None:
-        refreshed.append((settings.series_id, settings.checkpoints, settings.facts.directory, settings.lake.directory))
+        refreshed.append((settings.series_id, settings.phases, settings.facts.directory, settings.lake.directory))
         raise UserError("no further")
 
     monkeypatch.setattr(tiny_model, "pretrain", note_training)
@@ -242,7 +242,7 @@ def test_the_demo_offers_every_family_and_gives_each_its_own_series(
         assert (done.stdout, done.stderr) == (f"pre-training a tiny {title} on real facts\n", "error: no further\n")
         checkpoints = tmp_path / "checkpoints" / family
         assert trained.pop() == (checkpoints, FACTS, facts, family)
-        assert refreshed.pop() == (series, checkpoints, facts, lake)
+        assert refreshed.pop() == (series, [("pretraining", str(checkpoints))], facts, lake)
     assert run("demo", "--family", "bert", "--directory", tmp_path).returncode == 2 and not trained
 
 

@@ -90,6 +90,34 @@ def test_all_charts_are_drawn(window: Window, kind: str, width: int, slug: str, 
     assert all(len(label.get_attribute("aria-label") or "") > 20 for label in described.all())
 
 
+@pytest.mark.parametrize(("series", "slugs"), [("staged", PAGES), ("seed 1", ("stability",))])
+def test_stages_siblings_and_seeds_are_drawn(
+    window: Window, staged_site: dict[str, Site], series: str, slugs: tuple[str, ...]
+) -> None:
+    for slug in slugs:
+        page = window.open(staged_site[series].folder / f"{slug}.html")
+        expected = len(staged_site[series].page(slug).specifications())
+        assert page.locator("[data-chart][data-state=drawn] svg").count() == expected
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    assert page.locator("#seeds svg").count() == (series == "seed 1")
+
+
+def test_boundaries_stand_in_every_mode_and_panel(window: Window, staged_site: dict[str, Site]) -> None:
+    page = window.open(staged_site["staged"].folder / "knowledge.html")
+    modes = page.locator("#x-axis option").evaluate_all("options => options.map(option => option.value)")
+    assert modes == ["step", "step_log", "tokens", "tokens_log", "order"]
+    places = set()
+    for mode in modes:
+        page.select_option("#x-axis", mode)
+        window.wait()
+        for figure, panels in (("group-accuracy", 2), ("relation-accuracy", 2), ("convergence", 1)):
+            texts = page.locator(f"#{figure} .chart svg text").all_text_contents()
+            assert [texts.count(name) for name in ("stage2", "sft", "dpo")] == [panels] * 3, figure
+        label = page.locator("#convergence svg text", has_text="stage2").first
+        places.add(label.evaluate("text => text.getBoundingClientRect().x"))
+    assert len(places) == len(modes)
+
+
 def test_several_reports_open_from_their_folders(window: Window, many_site: Site) -> None:
     page = window.open(many_site.folder / "index.html")
     for number in range(2):

@@ -325,6 +325,96 @@ def test_every_check_is_listed(site: Site, hostile_site: Site) -> None:
     assert "1 failure;" in hostile_site.page("index").text
 
 
+# Stages, siblings, names and seeds
+
+
+def test_charts_over_training_count_from_the_beginning(staged_site: dict[str, Site]) -> None:
+    site = staged_site["staged"]
+    specification = site.page("index").specifications()["accuracy"]
+    (positions,) = (
+        rows for rows in find(specification, "values") if isinstance(rows, list) and rows and "line" in rows[0]
+    )
+    expected = site.query(
+        """select checkpoint_name, cumulative_step from dim_checkpoints
+        where series_id = 'staged' order by checkpoint_index"""
+    )
+    assert [(row["checkpoint"], row["x_step"]) for row in positions if row["checkpoint"] != "main"] == [
+        row for row in expected if row[0] != "main"
+    ]
+    assert [row["line"] for row in positions] == (
+        ["stage1-step0"] * 3 + ["stage2-ingredient1-step500"] * 2 + ["stage2-ingredient2-step500"] * 2
+        + ["main"] + ["sft/step100"] * 2 + ["dpo/step60"] * 2
+    )  # fmt: skip
+    assert [row["boundary"] for rows in find(specification, "values") for row in rows if "boundary" in row][:3] == [
+        "stage2",
+        "sft",
+        "dpo",
+    ]
+
+
+def find(node: object, key: str) -> list[list[dict[str, object]]]:
+    """Every list of rows in a specification: under `key`, and every dataset."""
+    if isinstance(node, list):
+        return [rows for child in node for rows in find(child, key)]
+    if not isinstance(node, dict):
+        return []
+    own = [node[key]] if isinstance(node.get(key), list) and node[key] and isinstance(node[key][0], dict) else []
+    own += list(node.get("datasets", {}).values())
+    return own + [rows for name, child in node.items() if name not in (key, "datasets") for rows in find(child, key)]
+
+
+def test_what_was_not_used_is_listed_with_its_reason(staged_site: dict[str, Site], site: Site) -> None:
+    page = staged_site["staged"].page("data-quality")
+    found = {line[0]: line[1:5] for line in page.body("data-quality-names")}
+    assert found == {
+        "stage1-step1500": ["duplicate", "stage1-step2000", "has the weights of step 2000", "yes"],
+        "stage2-ingredient2-step500": ["left out", "n/a", "n/a", "yes"],
+        "sft/main": ["alias", "sft/step200", "another name", "yes"],
+        "dpo/step50": ["failed", "n/a", "<b>the parts</b> miss the stream", "no"],
+        "dpo/step60": ["no longer offered", "n/a", "n/a", "yes"],
+        "dpo/step70": ["left out", "n/a", "not selected", "no"],
+        "dpo/torn": ["unusable", "n/a", "no safetensors", "no"],
+    }
+    assert "7 of 17 names." in page.text
+    assert (
+        "16 names, of which 10 are used; 2 left out, 1 alias, 1 duplicate, 1 unusable, 1 failed and 1 no longer offered"
+        in staged_site["staged"].page("index").text
+    )
+    names = [line[:3] for line in page.body("data-quality-checkpoints")]
+    assert ["stage1-step2000", "n/a", "stage1-step1500"] in names and ["sft/step200", "sft/main", "n/a"] in names
+
+
+def test_tables_say_stage_and_branch_where_there_are_several(staged_site: dict[str, Site]) -> None:
+    heading, *lines = staged_site["staged"].page("index").tables["overview-accuracy"]
+    assert heading[:4] == ["Checkpoint", "Phase", "Stage", "Branch"]
+    assert ["stage2-ingredient2-step1200", "pretraining", "stage2", "ingredient2"] in [line[:4] for line in lines]
+    assert staged_site["seed 1"].page("index").tables["overview-accuracy"][0][:2] == ["Checkpoint", "Facts"]
+
+
+def test_seeds_of_the_same_recipe_are_the_floor(staged_site: dict[str, Site]) -> None:
+    site = staged_site["seed 1"]
+    expected = site.query(
+        """select checkpoint_index, component_kind, avg(differing_share) from fct_recipe_overlaps
+        join dim_checkpoints using (series_id, setting_id, checkpoint_id)
+        where series_id = 'seed 1' and role = 'all' and differing_share is not null group by all order by all"""
+    )
+    page = site.page("stability")
+    drawn = sorted((row["checkpoint_index"], row["series"], row["value"]) for row in page.chart_rows("seeds"))
+    assert [row[:2] for row in drawn] == [row[:2] for row in expected] and len(drawn) > 3
+    assert [row[2] for row in drawn] == pytest.approx([row[2] for row in expected], abs=1e-5)
+    assert "3 checkpoints with a counterpart in seed 2." in page.text
+    for other in ("seed 3", "staged"):
+        assert "Other seeds" not in staged_site[other].page("stability").text
+
+
+def test_shares_of_siblings_are_bars_in_order(staged_site: dict[str, Site], site: Site) -> None:
+    marks = {
+        name: [layer["mark"]["type"] for layer in rendered.page("roles").specifications()["shares-head"]["layer"]]
+        for name, rendered in (("staged", staged_site["staged"]), ("plain", site))
+    }
+    assert marks == {"staged": ["bar"], "plain": ["area"]}
+
+
 # Cases at the edge
 
 
@@ -480,10 +570,83 @@ def test_long_tables_show_their_beginning_and_keep_the_rest(tmp_path: Path) -> N
 def checkpoints(steps: list[int | None], tokens: list[int | None] | None = None) -> list[dict[str, object]]:
     return [
         {"checkpoint_index": index, "checkpoint_name": f"step{step}" if step is not None else f"name {index}",
-         "label": str(step) if step is not None else f"name {index}", "step": step,
-         "tokens": tokens[index] if tokens else None, "phase": "pretraining", "branch": "main"}
+         "checkpoint_id": str(index), "previous_checkpoint_id": str(index - 1) if index else None,
+         "label": str(step) if step is not None else f"name {index}", "step": step, "cumulative_step": step,
+         "tokens": tokens[index] if tokens else None, "phase": "pretraining", "stage": None, "branch": "main",
+         "stage_number": 1 if step is not None else 2}
         for index, step in enumerate(steps)
     ]  # fmt: skip
+
+
+def places(*rows: tuple[str, str | None, str, int | None, int | None]) -> list[dict[str, object]]:
+    """Checkpoints by phase, stage, branch, step from the beginning, and the number of the one before."""
+    stages = list(dict.fromkeys((phase, stage, stage is None and step is None) for phase, stage, _, step, _ in rows))
+    return [
+        {"checkpoint_index": index, "checkpoint_name": f"c{index}", "checkpoint_id": str(index), "label": f"c{index}",
+         "previous_checkpoint_id": None if before is None else str(before), "step": step, "cumulative_step": step,
+         "tokens": None, "phase": phase, "stage": stage, "branch": branch,
+         "stage_number": 1 + stages.index((phase, stage, stage is None and step is None))}
+        for index, (phase, stage, branch, step, before) in enumerate(rows)
+    ]  # fmt: skip
+
+
+SIBLINGS = places(
+    ("pretraining", "stage1", "main", 0, None),
+    ("pretraining", "stage1", "main", 100, 0),
+    ("pretraining", "stage2", "a", 120, 1),
+    ("pretraining", "stage2", "a", 140, 2),
+    ("pretraining", "stage2", "b", 110, 1),
+    ("pretraining", None, "main", None, None),
+    ("sft", None, "main", 160, 5),
+    ("sft", None, "main", None, 6),
+)
+
+
+def test_siblings_are_lines_of_their_own() -> None:
+    axis = training_axis(SIBLINGS)
+    assert [row["line"] for row in axis.rows] == ["c0", "c0", "c2", "c2", "c4", "c5", "c6", "c6"]
+    assert not axis.has_one_line
+    only_child = places(
+        ("pretraining", "stage1", "main", 0, None),
+        ("pretraining", "stage2", "a", 10, 0),
+        ("pretraining", "stage3", "main", 20, 1),
+    )
+    assert training_axis(only_child).has_one_line
+    kept = places(
+        ("pretraining", "stage1", "main", 0, None),
+        ("pretraining", "stage2", "main", 10, 0),
+        ("pretraining", "stage2", "mix", 10, 0),
+    )
+    assert [row["line"] for row in training_axis(kept).rows] == ["c0", "c0", "c2"]
+
+
+def test_a_sibling_that_ended_early_is_not_the_end() -> None:
+    early = places(
+        ("p", "1", "main", 0, None), ("p", "1", "main", 1, 0), ("p", "2", "a", 100, 1), ("p", "2", "b", 5, 1)
+    )
+    axis = training_axis(early)
+    assert axis.default == "step_log" and axis.modes["step"]["encoding"]["scale"]["domain"] == [0, 100]
+
+
+def test_stages_and_phases_begin_at_their_first_checkpoint() -> None:
+    axis = training_axis(SIBLINGS)
+    assert [(row["boundary"], row["x_step"], row["x_order"]) for row in axis.boundaries] == [
+        ("stage2", 110, 2),
+        ("sft", 160, 6),
+    ]
+    assert "vertical line" in axis.note and "from the beginning" in axis.note
+    assert training_axis(checkpoints([0, 1, None])).boundaries == []
+    instruct = places(("pretraining", None, "main", 5, None), ("instruct", None, "main", None, 0))
+    assert [row["boundary"] for row in training_axis(instruct).boundaries] == ["instruct"]
+
+
+@pytest.mark.parametrize(("mode", "between"), [("step", 150), ("step_log", 149.666)])
+def test_a_name_without_a_step_stands_between_its_neighbours(mode: str, between: float) -> None:
+    axis = training_axis(SIBLINGS)
+    assert [row[f"x_{mode}"] for row in axis.rows] == [0, 100, 120, 140, 110, between, 160, 192]
+    ticks = axis.modes[mode]["encoding"]["axis"]
+    assert '"c5"' in ticks["labelExpr"] and '"c7"' in ticks["labelExpr"]
+    assert set(ticks["values"][-2:]) == {between, axis.rows[-1][f"x_{mode}"]}
 
 
 def test_axis_is_logarithmic_where_steps_are_uneven() -> None:

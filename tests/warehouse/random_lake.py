@@ -1,12 +1,13 @@
-"""Random activities under awkward names: series, settings, branches, phases, shapes, blocks and taus in one lake."""
+"""Random activities under awkward names: series, settings, phases, stages, branches, shapes, blocks and taus."""
 
 import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.warehouse.raw_lake import commit
+from tests.warehouse.raw_lake import commit, entry
 from tests.warehouse.roles_twin import Checkpoint, Prompt
+from timecourse.lake import Lake
 
 THETA = "0.25"  # few positions and a coarse threshold: many rates equal it exactly
 TAU_IDS = ("0.01", "5x")
@@ -15,16 +16,20 @@ RELATIONS = ("all", "l'île/of=\"x\" {{ ref('a') }}", "entity")
 
 @dataclass
 class Partition:
-    """What is comparable: a series under one setting. Its checkpoints are (name, phase, branch, step), in order."""
+    """What is comparable: a series under one setting. Its checkpoints are (name, phase, stage, branch, step), in order.
+
+    A declared one's places stand in its declaration only; what was extracted says otherwise.
+    """
 
     series_id: str
     setting_id: str
     layer_count: int
     head_count: int
     kv_head_count: int
-    checkpoints: list[tuple[str, str, str, int | None]]
+    checkpoints: list[tuple[str, str, str | None, str, int | None]]
     topology: str = "sequential_pre_norm"
     has_attention_bias: bool = False
+    is_declared: bool = False
 
     @property
     def block(self) -> str:
@@ -53,35 +58,34 @@ class Partition:
         return sums
 
 
+def plain(*steps: int) -> list[tuple[str, str, str | None, str, int | None]]:
+    return [(f"step{step}", "pretraining", None, "main", step) for step in steps]
+
+
+STAGED: list[tuple[str, str, str | None, str, int | None]] = [
+    ("step9", "pretraining", "1", "main", 9),
+    ("step10", "pretraining", "1", "main", 10),
+    ("fi'nal {% raw %}", "pretraining", "1", "main", None),
+    ("bling", "pretraining", "2", "sibling", 3),
+    ("an=neal", "pretraining", "2", "side/branch", 11),
+    ("anneal2", "pretraining", "2", "side/branch", 12),
+    ("cold", "pretraining", "3", "cold", 1),
+    ("anneal3", "pretraining", "3", "side/branch", 2),
+    ("main", "pretraining", None, "main", None),
+    ("tuned", "a later phase", "1", "main", 1),
+]
+STAGED.sort(key=lambda row: (row[1] != "pretraining", row[2] or "9", row[3]))
+
 PARTITIONS = [
-    Partition(
-        "sé'ries \"one\" {{ var('x') }} %",
-        "setting",
-        2,
-        4,
-        2,
-        [
-            ("step9", "pretraining", "main", 9),
-            ("step10", "pretraining", "main", 10),
-            ("fi'nal {% raw %}", "pretraining", "main", None),
-            ("an=neal", "pretraining", "side/branch", 11),
-            ("anneal2", "pretraining", "side/branch", 12),
-            ("tuned", "a later phase", "main", 1),
-        ],
-    ),
-    Partition("sé'ries \"one\" {{ var('x') }} %", "other", 2, 4, 2, [("step9", "pretraining", "main", 9)]),
-    Partition("two", "setting", 5, 1, 1, [(f"step{step}", "pretraining", "main", step) for step in (1, 2, 4, 8)]),
-    Partition("three", "setting", 1, 6, 6, [(f"step{step}", "pretraining", "main", step) for step in (0, 100)]),
-    Partition(
-        "post", "setting", 2, 3, 3, [("step1", "pretraining", "main", 1), ("step2", "pretraining", "main", 2)],
-        "sequential_post_norm", has_attention_bias=True,
-    ),
-    Partition(
-        "side", "setting", 2, 6, 2, [("step1", "pretraining", "main", 1), ("step2", "pretraining", "main", 2)],
-        "parallel_pre_norm", has_attention_bias=True,
-    ),
-    Partition("side 2", "other", 1, 6, 3, [("step1", "pretraining", "main", 1)], "parallel_pre_norm"),
-]  # fmt: skip
+    Partition("sé'ries \"one\" {{ var('x') }} %", "setting", 2, 4, 2, STAGED),
+    Partition("sé'ries \"one\" {{ var('x') }} %", "other", 2, 4, 2, plain(9)),
+    Partition("two", "setting", 5, 1, 1, plain(1, 2, 4, 8)),
+    Partition("three", "setting", 1, 6, 6, plain(0, 100)),
+    Partition("declared {{ 'é' }}", "setting", 1, 5, 5, STAGED, is_declared=True),
+    Partition("post", "setting", 2, 3, 3, plain(1, 2), "sequential_post_norm", has_attention_bias=True),
+    Partition("side", "setting", 2, 6, 2, plain(1, 2), "parallel_pre_norm", has_attention_bias=True),
+    Partition("side 2", "other", 1, 6, 3, plain(1), "parallel_pre_norm"),
+]
 
 
 def commit_random_lake(lake: Path) -> dict[tuple[str, str, str], list[Checkpoint]]:
@@ -90,18 +94,30 @@ def commit_random_lake(lake: Path) -> dict[tuple[str, str, str], list[Checkpoint
     for number, partition in enumerate(PARTITIONS):
         chance = random.Random(number)
         prompts, tables = random_prompts(chance)
-        for index, (name, phase, branch, _) in enumerate(partition.checkpoints):
-            in_phase = [each for each, other, _, _ in partition.checkpoints if other == phase]
+        for index, (name, phase, stage, branch, _) in enumerate(partition.checkpoints):
+            in_phase = [each for each, other, *_ in partition.checkpoints if other == phase]
             attributions: list[dict[str, Any]] = []
             for tau_id in TAU_IDS:
                 active = random_activity(chance, partition.components, prompts, attributions, tau_id)
-                checkpoint = Checkpoint(partition.checkpoint_id(name), branch, prompts, active)
+                checkpoint = Checkpoint(partition.checkpoint_id(name), (phase, stage or ""), branch, prompts, active)
                 checkpoint.reference_id = partition.checkpoint_id(in_phase[-1])
                 twins.setdefault((partition.series_id, partition.setting_id, tau_id), []).append(checkpoint)
             commit_random(lake, partition, index, {**tables, "attributions": attributions})
             if (name, branch) == ("step9", "main"):  # between two checkpoints, one with its predictions only
                 commit_random(lake, partition, index, tables, checkpoint_name="step9.5", step=9)
+        if partition.is_declared:
+            declare(lake, partition)
     return twins
+
+
+def declare(lake: Path, partition: Partition) -> None:
+    entries = [
+        entry(position, name, phase=phase, phase_index=3 * (phase != "pretraining"), stage=stage,
+              stage_index=int(stage or 1), branch=branch, step=step)
+        for position, (name, phase, stage, branch, step) in enumerate(partition.checkpoints)
+    ]  # fmt: skip
+    entries.append(entry(99, "step9.5", step=10, stage="1", status="failed"))
+    Lake(lake).declare_series(partition.series_id, complete=False, checkpoints=entries)
 
 
 def random_prompts(chance: random.Random) -> tuple[list[Prompt], dict[str, list[dict[str, Any]]]]:
@@ -179,11 +195,11 @@ def random_activity(
 
 
 def commit_random(lake: Path, partition: Partition, index: int, tables: dict[str, Any], **changes: Any) -> None:
-    name, phase, branch, step = partition.checkpoints[index]
+    name, phase, stage, branch, step = partition.checkpoints[index]
     values: dict[str, Any] = {
         "checkpoint_name": name,
         "phase": phase,
-        "stage": "2" if branch != "main" else "1",
+        "stage": stage,
         "branch": branch,
         "step": step,
         "setting_id": partition.setting_id,
@@ -193,6 +209,7 @@ def commit_random(lake: Path, partition: Partition, index: int, tables: dict[str
         "head_count": partition.head_count,
         "kv_head_count": partition.kv_head_count,
         "topology": partition.topology,
+        **({"phase": "old", "stage": "7", "branch": "old", "step": index % 2} if partition.is_declared else {}),
         **changes,
     }
     predictions = [{**row, "readout": partition.layer_count} for row in tables["predictions"]]

@@ -119,9 +119,33 @@ def commit(
         "extraction_id": extraction_id,
         "directory": str(directory.relative_to(lake)),
         "files": files,
+        "checks": [],
     }
     path.write_text(json.dumps(content), encoding="utf-8")
     return directory
+
+
+def entry(position: int, name: str, **values: Any) -> dict[str, Any]:
+    """One entry of a declaration: a used checkpoint of pretraining's only stage and branch, but for `values`."""
+    return {
+        "name": name,
+        "position": position,
+        "phase": "pretraining",
+        "phase_index": 0,
+        "stage": None,
+        "stage_index": 1,
+        "branch": "main",
+        "step": None,
+        "tokens_reported": None,
+        "tokens_computed": None,
+        "commit_sha": None,
+        "weights_sha256": None,
+        "bytes": None,
+        "status": "used",
+        "same_weights_as": None,
+        "reason": None,
+        **values,
+    }
 
 
 def commit_path(lake: Path, series_id: str, checkpoint_name: str, setting_id: str = "setting") -> Path:

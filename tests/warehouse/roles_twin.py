@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import groupby
 from typing import Any
 
 ROLES = ("general", "entity", "relation_answer", "fact_answer")
@@ -22,6 +23,8 @@ class Checkpoint:
     """One checkpoint at one tau. `active` maps a component to its active positions per prompt."""
 
     checkpoint_id: str
+    stage: tuple[str, str]
+    """Phase and stage. Checkpoints of one branch of one stage are a run."""
     branch: str
     prompts: list[Prompt]
     active: dict[str, list[set[int]]]
@@ -77,19 +80,30 @@ def overlap(left: set[str], right: set[str]) -> float | None:
     return len(left & right) / len(left | right) if left | right else None
 
 
+def predecessor(checkpoint: Checkpoint, earlier: list[Checkpoint], stage_before: list[Checkpoint]) -> Checkpoint | None:
+    """What a checkpoint follows: in its run, else in the stage before. `earlier` are those of its own stage."""
+    if run := [one for one in earlier if one.branch == checkpoint.branch]:
+        return run[-1]
+    branches = {one.branch for one in stage_before}
+    followed = [one for one in stage_before if len(branches) == 1 or one.branch == checkpoint.branch]
+    return followed[-1] if followed else None
+
+
 def twin_marts(checkpoints: list[Checkpoint], theta: Fraction) -> dict[str, set[tuple[Any, ...]]]:
     """The role marts of one series, setting and tau, without those three columns; `checkpoints` in their order.
 
     Sets `previous`; expects `reference_id`.
     """
     by_id = {checkpoint.checkpoint_id: checkpoint for checkpoint in checkpoints}
-    last_of_branch: dict[str, Checkpoint] = {}
-    for checkpoint in checkpoints:
-        checkpoint.decide_roles(theta)
-        checkpoint.previous = last_of_branch.get(checkpoint.branch)
-        last_of_branch[checkpoint.branch] = checkpoint
+    stage_before: list[Checkpoint] = []
+    for _, stage in groupby(checkpoints, key=lambda checkpoint: checkpoint.stage):
+        members = list(stage)
+        for at, checkpoint in enumerate(members):
+            checkpoint.decide_roles(theta)
+            checkpoint.previous = predecessor(checkpoint, members[:at], stage_before)
+        stage_before = members
     marts: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
-    spells: dict[tuple[str, str], tuple[str, str, int]] = {}  # branch, component -> role, since, changes
+    spells: dict[tuple[str | None, str], tuple[str, str, int]] = {}  # checkpoint, component -> role, since, changes
     relation_ids = {prompt.relation_id for prompt in checkpoints[0].prompts}
     scopes: list[tuple[str, str | None]] = [("general", None), ("entity", None)]
     scopes += [(role, relation_id) for relation_id in relation_ids for role in ("relation_answer", "fact_answer")]
@@ -100,10 +114,10 @@ def twin_marts(checkpoints: list[Checkpoint], theta: Fraction) -> dict[str, set[
             marts["fct_role_memberships"].add((now.checkpoint_id, component, role, scope_id, relation_id))
         for component in now.active:
             role = now.primary_role(component)
-            old, since, changes = spells.get((now.branch, component), (role, now.checkpoint_id, 0))
+            old, since, changes = spells.get((previous_id, component), (role, now.checkpoint_id, 0))
             if role != old:
                 since, changes = now.checkpoint_id, changes + 1
-            spells[now.branch, component] = (role, since, changes)
+            spells[now.checkpoint_id, component] = (role, since, changes)
             old_role = before.primary_role(component) if before else None
             marts["fct_component_histories"].add(
                 (now.checkpoint_id, component, role, old_role, previous_id, role != old, since, changes)

@@ -122,4 +122,4 @@ def test_a_checkpoint_of_predictions_only(random_lake: RandomLake) -> None:
             connection.execute(f"select count(*) from {mart} where checkpoint_id like '%/step9.5'").fetchall()[0][0]
             for mart in ("dim_checkpoints", "fct_fact_predictions", "fct_component_histories", "fct_role_stabilities")
         ]
-    assert counts == [2, 18, 0, 0]
+    assert counts == [3, 27, 0, 0]

@@ -1,0 +1,176 @@
+"""What a run would do: what the series' sources offer, what the lake holds of it, and what is to be extracted."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from timecourse.config import HUB, Settings
+from timecourse.errors import UsageError, UserError
+from timecourse.extract.checkpoints.checkpoint import Checkpoint, Source
+from timecourse.extract.checkpoints.directory import DirectorySource
+from timecourse.extract.checkpoints.names import compile_pattern
+from timecourse.extract.checkpoints.selection import Selection
+from timecourse.extract.checkpoints.series import Entry, Phase, Reading, read_series
+from timecourse.extract.facts import load_relations
+from timecourse.extract.identity import ExtractionRequest
+from timecourse.lake import Commit, Lake
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the sources offer, in the order of training, and the request for each checkpoint that is used."""
+
+    entries: list[Entry]
+    requests: dict[str, ExtractionRequest]
+
+    def missing(self, commits: Sequence[Commit]) -> list[ExtractionRequest]:
+        """The requests whose extraction is not the committed one."""
+        committed = {commit.checkpoint_id: commit.extraction_id for commit in commits}
+        return [one for one in self.requests.values() if committed.get(one.checkpoint_id) != one.extraction_id]
+
+    def rows(self, commits: Sequence[Commit]) -> list[dict[str, Any]]:
+        """One row per name that is offered: its place, its weights, and what was or will be done with it."""
+        committed = {commit.checkpoint_id: commit.extraction_id for commit in commits}
+        return [_row(entry, self.requests.get(entry.name), committed) for entry in self.entries]
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Read the series' sources. Raises UserError where one cannot be reached or nothing in it can be used."""
+    reading = _reading(settings)
+    series_id = settings.series_id
+    relations = load_relations(settings.facts.directory, settings.facts.relations)
+    entries = read_series([Phase(name, _source(where, settings)) for name, where in settings.phases], reading)
+    used = [entry.checkpoint for entry in entries if entry.status == "used" and entry.checkpoint is not None]
+    if not used:
+        raise UserError(next(entry.reason for entry in entries if entry.reason is not None) or "nothing can be used")
+    measurement = settings.measurement_settings
+    requests = {one.name: ExtractionRequest(series_id, one, relations, measurement) for one in used}
+    return Plan(entries, requests)
+
+
+def _source(where: str, settings: Settings) -> Source:
+    if not where.startswith(HUB):
+        return DirectorySource(Path(where))
+    from timecourse.extract.checkpoints.hub import HubSource
+
+    limit = settings.machine.max_cache_gb
+    return HubSource(where.removeprefix(HUB), max_cache_bytes=None if limit is None else round(limit * 1e9))
+
+
+def _reading(settings: Settings) -> Reading:
+    series = settings.series
+    select = series.select
+    return Reading(
+        pattern=None if series.pattern is None else compile_pattern(series.pattern),
+        leave_out=series.leave_out,
+        selection=Selection(select.every, select.log_spaced, select.from_step, select.to_step, select.names),
+        tokens_per_step=series.tokens_per_step,
+    )
+
+
+def _row(entry: Entry, request: ExtractionRequest | None, committed: dict[str, str]) -> dict[str, Any]:
+    place, one = entry.place, entry.checkpoint
+    state: str = entry.status.replace("_", " ")
+    if request is not None:
+        extraction_id = committed.get(request.checkpoint_id)
+        state = "new" if extraction_id is None else "extracted" if extraction_id == request.extraction_id else "changed"
+    return {
+        "name": entry.name,
+        "state": state,
+        "phase": place.phase,
+        "stage": place.stage,
+        "branch": place.branch,
+        "step": place.step,
+        "tokens": place.tokens_reported if one is None or one.tokens_computed is None else one.tokens_computed,
+        "gigabytes": None if one is None else one.bytes / 1e9,
+        "weights": None if one is None else one.tensors_sha256[:12],
+        "commit": None if one is None or one.commit_sha is None else one.commit_sha[:12],
+        "reason": entry.reason,
+    }
+
+
+def refuse_early(lake: Lake, requests: Sequence[ExtractionRequest], settings: Settings) -> None:
+    """Refuse what can be refused before anything is fetched or extracted, so that a mistake leaves all as it was."""
+    if not requests:
+        return
+    _refuse_mixed_architectures(lake, requests)
+    limit = settings.machine.max_cache_gb
+    largest = max(requests, key=lambda one: one.checkpoint.bytes)
+    if limit is not None and largest.checkpoint.bytes > limit * 1e9:
+        raise UsageError(
+            f"max_cache_gb is {limit:g}, but the weights of {largest.checkpoint.name!r} alone are "
+            f"{largest.checkpoint.bytes / 1e9:.3g} GB; raise it"
+        )
+    from timecourse.extract.job import prompts_of
+
+    seen = set()
+    for request in requests:
+        _ = request.taus  # raises for a multiple that this model has too few heads for
+        if (tokenizer := request.checkpoint.tokenizer_sha256) not in seen:
+            prompts_of(request)
+            seen.add(tokenizer)
+
+
+def _refuse_mixed_architectures(lake: Lake, requests: Sequence[ExtractionRequest]) -> None:
+    """Refuse a series of two architectures: its checkpoints are compared component by component.
+
+    Looks at the requests, and at what the lake holds of their series and they do not replace.
+    """
+    requested = {request.checkpoint_id: request.checkpoint.architecture for request in requests}
+    (first_id, first), *others = requested.items()
+    for commit in lake.commits():
+        if commit.content["series_id"] == requests[0].series_id and commit.checkpoint_id not in requested:
+            others.append((f"{commit.checkpoint_id} (in the lake)", _committed_architecture(lake, commit, list(first))))
+    for other_id, other in others:
+        if differences := [f"{name} {first[name]} and {other[name]}" for name in first if first[name] != other[name]]:
+            raise UserError(
+                f"{first_id} and {other_id} differ in {', '.join(differences)}; the checkpoints of a series are of one "
+                "architecture: make two series of them, or withdraw what the lake holds"
+            )
+
+
+def _committed_architecture(lake: Lake, commit: Commit, names: list[str]) -> dict[str, object]:
+    path = lake.root / commit.content["directory"] / "checkpoint.parquet"
+    try:
+        (row,) = pq.read_table(path, columns=names).to_pylist()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UserError(
+            f"what the lake holds of {commit.checkpoint_id} cannot be read ({path.name}); withdraw it to extract anew"
+        ) from error
+    return dict(row)
+
+
+def stream(
+    plan: Plan, requests: Sequence[ExtractionRequest], settings: Settings
+) -> Iterator[tuple[ExtractionRequest, UserError | None]]:
+    """Each request when its weights are on this machine and read, with the error where they cannot be.
+
+    While one is worked on, the next one's weights come in, if both are within the limit on the cache; what is done is
+    evicted.
+    """
+    sources = {entry.name: entry.source for entry in plan.entries}
+    limit = settings.machine.max_cache_gb
+
+    def fetch(checkpoint: Checkpoint) -> None:
+        sources[checkpoint.name].fetch(checkpoint)
+        checkpoint.check_finite()
+
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[None] | None = None
+        for request, following in zip(requests, [*requests[1:], None], strict=True):
+            coming = coming or pool.submit(fetch, request.checkpoint)
+            error = coming.exception()
+            if error is not None and not isinstance(error, UserError):
+                raise error
+            coming = None
+            if following is not None:
+                together = request.checkpoint.bytes + following.checkpoint.bytes
+                if limit is None or together <= limit * 1e9:
+                    coming = pool.submit(fetch, following.checkpoint)
+            yield request, error
+            sources[request.checkpoint.name].evict(request.checkpoint)
