@@ -187,7 +187,9 @@ def declarations(
         if row["name"] in failed:
             row |= {"status": "failed", "reason": failed[row["name"]]}
     for earlier in gone:
-        row = {**earlier, "status": "gone", "same_weights_as": None, "reason": "no longer offered"}
+        row = dict(earlier)
+        if earlier["status"] not in ("alias", "duplicate"):  # another checkpoint's weights stay that
+            row |= {"status": "gone", "reason": "no longer offered"}
         later = (at for at, other in enumerate(rows) if _key(other) > _key(row))
         rows.insert(next(later, len(rows)), row)
     return [{**row, "position": position} for position, row in enumerate(rows)]

@@ -143,3 +143,5 @@ def test_what_is_offered_no_more_keeps_its_place(series):
         ("step9", "used", 2),
         ("main", "used", 3),
     ]
+    (duplicate,) = [row | {"status": "duplicate", "same_weights_as": "main"} for row in before if row["step"] == 5]
+    assert declarations(entries, {}, [duplicate])[1]["status"] == "duplicate", "its weights are still another's"
