@@ -58,6 +58,7 @@ class Series(_Section):
     complete: bool = False
     pattern: str | None = None
     leave_out: tuple[Text, ...] = ()
+    steps: dict[Text, Annotated[int, Field(ge=0)]] = {}
     select: Select = Select()
     tokens_per_step: Annotated[int, Field(ge=1)] | None = None
     recipe: Text | None = None

@@ -68,6 +68,7 @@ def _reading(settings: Settings) -> Reading:
     return Reading(
         pattern=None if series.pattern is None else compile_pattern(series.pattern),
         leave_out=series.leave_out,
+        steps=series.steps,
         selection=Selection(select.every, select.log_spaced, select.from_step, select.to_step, select.names),
         tokens_per_step=series.tokens_per_step,
     )

@@ -38,12 +38,13 @@ class Phase:
 class Reading:
     """How names are read and chosen.
 
-    pattern: instead of the table of names. leave_out: names that are not looked at. tokens_per_step: of training, where
-    the trainer recorded no tokens.
+    pattern: instead of the table of names. leave_out: names that are not looked at. steps: of names whose step is known
+    otherwise, such as main's. tokens_per_step: of training, where the trainer recorded no tokens.
     """
 
     pattern: re.Pattern[str] | None = None
     leave_out: tuple[str, ...] = ()
+    steps: Mapping[str, int] = field(default_factory=dict)
     selection: Selection = field(default_factory=Selection)
     tokens_per_step: int | None = None
 
@@ -99,9 +100,12 @@ def read_series(phases: Sequence[Phase], reading: Reading) -> list[Entry]:
         names = phase.source.names()
         places = {}
         for name in names:
-            if _called(name, phase, phases) in reading.leave_out:
+            called = _called(name, phase, phases)
+            if called in reading.leave_out:
                 continue
             place = parse_name(name, reading.pattern)
+            if called in reading.steps:
+                place = replace(place or Place(None, 1, "main", None, None), step=reading.steps[called])
             if place is None and phase.source.every_name_counts:
                 raise UserError(f"{unreadable_name(name)}, or leave it out ([series] leave_out)")
             if place is None:
@@ -188,11 +192,19 @@ def declarations(
             row |= {"status": "failed", "reason": failed[row["name"]]}
     for earlier in gone:
         row = dict(earlier)
-        if earlier["status"] not in ("alias", "duplicate"):  # another checkpoint's weights stay that
+        renamed = next((one.name for one in entries if _serves(one, earlier["weights_sha256"])), None)
+        if renamed is not None:
+            row |= {"status": "alias", "same_weights_as": renamed, "reason": f"is offered as {renamed} now"}
+        elif earlier["status"] not in ("alias", "duplicate"):  # another checkpoint's weights stay that
             row |= {"status": "gone", "reason": "no longer offered"}
         later = (at for at, other in enumerate(rows) if _key(other) > _key(row))
         rows.insert(next(later, len(rows)), row)
     return [{**row, "position": position} for position, row in enumerate(rows)]
+
+
+def _serves(entry: Entry, weights_sha256: str | None) -> bool:
+    one = entry.checkpoint
+    return entry.status == "used" and one is not None and one.tensors_sha256 == weights_sha256
 
 
 def _key(row: Mapping[str, Any]) -> Any:

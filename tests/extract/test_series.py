@@ -134,7 +134,7 @@ def test_tokens_are_computed_where_the_trainer_recorded_none(series, tmp_path):
 
 def test_what_is_offered_no_more_keeps_its_place(series):
     before = declarations(read_series(series(pretraining={"step0": 0, "step5": 1, "main": 2}), Reading()), {})
-    phases = series(later={"step0": 0, "step9": 1, "main": 2})
+    phases = series(later={"step0": 0, "step9": 3, "main": 2})
     entries = read_series([Phase("pretraining", phases[0].source)], Reading())
     merged = declarations(entries, {}, [row for row in before if row["name"] == "step5"])
     assert [(row["name"], row["status"], row["position"]) for row in merged] == [
@@ -145,3 +145,20 @@ def test_what_is_offered_no_more_keeps_its_place(series):
     ]
     (duplicate,) = [row | {"status": "duplicate", "same_weights_as": "main"} for row in before if row["step"] == 5]
     assert declarations(entries, {}, [duplicate])[1]["status"] == "duplicate", "its weights are still another's"
+
+
+def test_a_name_can_be_given_its_step(series):
+    entries = read_series(series(pretraining={"main": 2, "step5": 1, "best": 3}), Reading(steps={"main": 3, "best": 9}))
+    assert [(entry.name, entry.place.step) for entry in entries] == [("main", 3), ("step5", 5), ("best", 9)]
+
+
+def test_a_renamed_checkpoint_counts_once(series):
+    before = declarations(read_series(series(pretraining={"step1": 0, "step5": 1}), Reading()), {})
+    (phase,) = series(later={"step1": 0, "step5-tokens2M": 1})
+    entries = read_series([Phase("pretraining", phase.source)], Reading())
+    merged = declarations(entries, {}, [row for row in before if row["name"] == "step5"])
+    assert {row["name"]: (row["status"], row["same_weights_as"]) for row in merged} == {
+        "step1": ("used", None),
+        "step5": ("alias", "step5-tokens2M"),
+        "step5-tokens2M": ("used", None),
+    }
