@@ -133,7 +133,9 @@ def test_duplicates_can_be_made_to_fail(refresh, tmp_path):
 
 
 def test_one_revision_that_cannot_be_fetched_does_not_stop_the_others(refresh, hub, tmp_path):
-    hub.fail(f"/{REPOSITORY}/resolve/{hub.commit(REPOSITORY, 'step4')}/model.safetensors", 500, times=None)
+    hub.fail(
+        f"/{REPOSITORY}/resolve/{hub.commit(REPOSITORY, 'step4')}/model.safetensors", 500, times=None, method="GET"
+    )
     hub.cut("*/resolve/*/model.safetensors", after=3000, times=3)
     hub.fail("*/resolve/*/tokenizer.json", 429, times=2, retry_after=0)
     done = refresh("--set", "series.leave_out=['step8']")

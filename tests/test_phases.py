@@ -110,8 +110,10 @@ def test_a_phase_that_is_renamed_is_another_one_and_the_rest_stays(lake, setting
     done = run("refresh", *flags)
     assert done.returncode == 0, done.stderr
     assert "extracted 1 of 6" in done.stdout, "a phase of another name is another checkpoint; the others stay"
-    gone = query(copy, "select checkpoint_name from dim_revisions where status = 'gone'")
-    assert gone == [("dpo/main",)]
+    renamed = query(copy, "select status, same_weights_as from dim_revisions where checkpoint_name = 'dpo/main'")
+    assert renamed == [("alias", "rl/main")]
+    names = query(copy, "select checkpoint_name from dim_checkpoints where phase in ('dpo', 'rl')")
+    assert names == [("rl/main",)], "one checkpoint under two names counts once"
 
 
 def test_the_chat_template_is_a_setting_of_its_own(lake, settings_file, run, tmp_path):

@@ -35,7 +35,9 @@ def test_only_extract_imports_torch_and_transformers():
     files = [file for room in ("timecourse", "expectations", "reports") for file in sorted((ROOT / room).glob("*.py"))]
     assert len(files) > 20
     for file in files:
-        assert not {module.split(".")[0] for module in imports(file)} & {"torch", "transformers", "huggingface_hub"}, file
+        assert not {module.split(".")[0] for module in imports(file)} & {"torch", "transformers", "huggingface_hub"}, (
+            file
+        )
 
 
 def test_nobody_loads_pickles_or_strangers_code():
