@@ -108,8 +108,6 @@ def _checkpoint_row(
         "facts_sha256": facts_sha256(request.relations),
         "tokenizer_sha256": checkpoint.tokenizer_sha256,
         **checkpoint.architecture,
-        # a config may leave this out, and the library's default then is not always the number of heads
-        "kv_head_count": int(getattr(model.config, "num_key_value_heads", None) or model.head_count),
         "vocabulary_size": int(model.config.vocab_size),
         "parameter_count": parameter_count,
         "setting_id": request.setting_id,

@@ -41,7 +41,7 @@ class LoadedModel:
 
     def read_stream(self, stream: Tensor) -> Tensor:
         """The logits that the model would give if the stream [..., d] were its last one (logit lens)."""
-        logits: Tensor = self.unembedding(self.final_norm(stream))
+        logits: Tensor = self.unembedding(self.final_norm(stream)).to(stream.device)
         if self.family.logits_divisor is not None:
             logits = logits / getattr(self.config, self.family.logits_divisor)
         softcap = getattr(self.config, self.family.logits_softcap) if self.family.logits_softcap else None

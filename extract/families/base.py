@@ -25,7 +25,8 @@ class Family:
     gain_offset: what an attention_norm adds to its weight before it multiplies with it.
     residual_multiplier, logits_divisor, logits_softcap: config keys, where the family has such a thing.
     config_keys: how its config.json names num_hidden_layers, num_attention_heads, hidden_size, ..., where differently.
-    config_defaults: what the library takes where a config.json, as published ones do, leaves one of these out.
+    config_defaults: what the library takes where a config.json leaves one of these out, if that is not what their
+    meaning suggests (as many key-value heads as heads).
     buffers: ends of the names of tensors in old checkpoints that are no weights.
     examples: config values of small models on which the family is verified (random_models.py).
     not_verified: what is beyond those examples, in words for the user.
@@ -61,6 +62,7 @@ class Family:
         return f"{self.block(config)}_{self.norms}_norm"
 
     def config_value(self, config: Mapping[str, Any], key: str, default: Any = None) -> Any:
-        """The value of a standard key in a config that may name it in its family's own way."""
-        value = config.get(self.config_keys.get(key, key))
-        return self.config_defaults.get(key, default) if value is None else value
+        """The value of a standard key in a config that may name it in its family's own way, or leave it out."""
+        named = self.config_keys.get(key, key)
+        value = config[named] if named in config else self.config_defaults.get(key)
+        return default if value is None else value

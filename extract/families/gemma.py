@@ -10,6 +10,7 @@ from timecourse.extract.families.base import Family
 GEMMA2 = Family(
     name="Gemma 2",
     model_types=("gemma2",),
+    config_defaults={"num_key_value_heads": 4},
     norm_kind="RMSNorm",
     norms="sandwich",
     attention_norm="post_attention_layernorm",
@@ -77,9 +78,9 @@ GEMMA3_MULTIMODAL = replace(
     final_norm="model.language_model.norm",
     logits_softcap=None,  # transformers' multimodal class does not apply its text_config's
     examples=({"text_config": {"vocab_size": 61, "intermediate_size": 48, **_TEXT}, "vision_config": _VISION},),
-    config_defaults={
+    config_defaults={  # published text_configs leave these out
+        **GEMMA3.config_defaults,
         "num_attention_heads": 8,
-        "num_key_value_heads": 4,
         "vocab_size": 262_208,
         "max_position_embeddings": 131_072,
     },

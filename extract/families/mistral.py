@@ -8,6 +8,7 @@ MISTRAL = replace(
     LLAMA,
     name="Mistral",
     model_types=("mistral",),
+    config_defaults={"num_key_value_heads": 8},
     examples=(
         {
             "num_hidden_layers": 3,

@@ -8,6 +8,7 @@ QWEN2 = replace(
     LLAMA,
     name="Qwen 2",
     model_types=("qwen2",),
+    config_defaults={"num_key_value_heads": 32},
     examples=(
         {"num_hidden_layers": 3, "num_attention_heads": 5, "num_key_value_heads": 5, "hidden_size": 40},
         {
@@ -26,6 +27,7 @@ QWEN3 = replace(
     LLAMA,
     name="Qwen 3",
     model_types=("qwen3",),
+    config_defaults={"num_key_value_heads": 32},
     examples=(
         {
             "num_hidden_layers": 3,

@@ -8,6 +8,7 @@ SMOLLM3 = replace(
     LLAMA,
     name="SmolLM3",
     model_types=("smollm3",),
+    config_defaults={"num_key_value_heads": 4},
     examples=(
         {"num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 4, "hidden_size": 32},
         {

@@ -119,27 +119,32 @@ def test_every_family_is_known_from_its_config_alone(tmp_path, family):
     assert checkpoint.context_length == model.config.max_position_embeddings
 
 
-def test_what_a_multimodal_gemma_leaves_out_is_what_the_library_takes():
-    """google/gemma-3-4b-pt's text_config states neither heads nor vocabulary."""
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_types[0])
+def test_what_a_config_leaves_out_is_what_the_library_takes(family):
+    """google/gemma-3-4b-pt's text_config states neither heads nor vocabulary; Mistral without key-value heads means 8."""
     from transformers import AutoConfig
 
-    for family in FAMILIES:
-        if family.config_defaults:
-            own = AutoConfig.for_model(family.model_types[0]).get_text_config()
-            assert {key: getattr(own, key) for key in family.config_defaults} == dict(family.config_defaults)
-            assert family.config_value({}, "num_key_value_heads", 7) == 4
-            assert family.config_value({"num_key_value_heads": 2}, "num_key_value_heads", 7) == 2
+    (model_type,) = family.model_types
+    whole = AutoConfig.for_model(model_type).get_text_config()
+    for key in family.config_defaults:
+        assert family.config_value({}, key) == getattr(whole, key)
+    stated = {"num_attention_heads": 16, "hidden_size": 64}
+    nested = {"text_config": stated} if "text_config" in family.examples[0] else stated
+    taken = AutoConfig.for_model(model_type, **nested).get_text_config()
+    assert family.config_value(stated, "num_key_value_heads", 16) == getattr(taken, "num_key_value_heads", 16)
+    assert family.config_value({"num_key_value_heads": None}, "num_key_value_heads", 16) == 16
+    assert family.config_value({"num_key_value_heads": 2}, "num_key_value_heads", 16) == 2
 
 
-def test_key_value_heads_are_the_loaded_models(tmp_path, facts_directory):
-    """Mistral's config takes 8 key-value heads where it states none, whatever the number of heads."""
+def test_key_value_heads_that_a_config_leaves_out(tmp_path, facts_directory):
     series = tmp_path / "series"
     folder = save_random_checkpoint(series / "step1", "mistral", num_attention_heads=16, hidden_size=32)
     config = json.loads((folder / "config.json").read_text())
     assert config.pop("num_key_value_heads") == 8
     (folder / "config.json").write_text(json.dumps(config))
-    raw = extracted(tmp_path / "raw", request_for(series, facts_directory, "step1"))
-    assert raw["checkpoint"]["kv_head_count"].to_list() == [8]
+    request = request_for(series, facts_directory, "step1")
+    raw = extracted(tmp_path / "raw", request)
+    assert raw["checkpoint"]["kv_head_count"].to_list() == [8] == [request.checkpoint.architecture["kv_head_count"]]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
