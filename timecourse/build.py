@@ -26,12 +26,16 @@ import timecourse
 from timecourse.checks import CheckResult
 from timecourse.errors import UsageError, UserError
 from timecourse.lake import Lake
+from timecourse.resampling import write_draws
 
 PACKAGE = Path(timecourse.__file__).parent
 """Where `dbt_project/` and `models/` are found, side by side."""
 
 SAMPLE_ROWS = 20
 """How many failing rows of a test are kept."""
+
+REPLICATES = 1000
+"""Bootstrap draws behind every interval."""
 
 _READ_ONCE = ("attributions", "contributions")
 """Raw tables too large to be read at every build: only unseen extractions' files are listed."""
@@ -84,11 +88,13 @@ class _Commit:
     """Raw table -> its file; a table without rows is left out."""
 
 
-def build_warehouse(lake: Path, *, theta: str, complete_series: Sequence[str]) -> BuildResult:
+def build_warehouse(
+    lake: Path, *, theta: str, complete_series: Sequence[str], replicates: int = REPLICATES, seed: int = 0
+) -> BuildResult:
     """Bring `<lake>/build/warehouse.duckdb` up to date with `<lake>/commits` and `<lake>/series`.
 
     `theta` is the role threshold as decimal text, such as "0.1"; `complete_series` names the series that will not grow
-    any more. Only `<lake>/build` is written.
+    any more; `replicates` and `seed` are those of the bootstrap. Only `<lake>/build` is written.
 
     Raises UsageError for a theta that is no decimal in (0, 1); UserError where nothing is committed, a commit or a
     series file cannot be read, another process holds the database, or a model fails.
@@ -99,7 +105,8 @@ def build_warehouse(lake: Path, *, theta: str, complete_series: Sequence[str]) -
     build.mkdir(parents=True, exist_ok=True)
     database = build / "warehouse.duckdb"
     theta = _decimal_text(theta)
-    fingerprint = _fingerprint(theta)
+    component_limit = _component_limit(commits)
+    fingerprint = _fingerprint(theta, replicates, seed, component_limit)
 
     seen = _built_extractions(database, fingerprint)
     is_new = seen is None
@@ -108,7 +115,16 @@ def build_warehouse(lake: Path, *, theta: str, complete_series: Sequence[str]) -
         _create(database, fingerprint)
         seen = frozenset()
     _write_inputs(database, commits, seen, declarations)
-    results = _run_dbt(build, database, {"theta": theta, "complete_series": list(complete_series)})
+    with duckdb.connect(str(database)) as connection:
+        prompts = [_literal_path(commit.files["prompts"]) for commit in commits if "prompts" in commit.files]
+        write_draws(connection, prompts, replicates=replicates, seed=seed)
+    variables = {
+        "theta": theta,
+        "theta_grid": theta_grid(theta),
+        "component_limit": component_limit,
+        "complete_series": list(complete_series),
+    }
+    results = _run_dbt(build, database, variables)
 
     committed = {commit.extraction_id for commit in commits}
     attributed = {commit.extraction_id for commit in commits if "attributions" in commit.files}
@@ -203,7 +219,26 @@ def _decimal_text(theta: str) -> str:
     return f"{value.normalize():f}"
 
 
-def _fingerprint(theta: str) -> str:
+def theta_grid(theta: str) -> list[str]:
+    """The thresholds for which roles are derived beside `theta`, itself included: half of it to twice as much."""
+    grid = [Decimal(theta) * Decimal(factor) for factor in ("0.5", "0.75", "1", "1.5", "2")]
+    return [f"{value.normalize():f}" for value in grid if value < 1]
+
+
+def _component_limit(commits: Sequence[_Commit]) -> int:
+    """The largest number of components of any committed model: how many bits a set of components has.
+
+    Sets of one length can be compared; a larger model that joins the lake means a full refresh.
+    """
+    files = [_literal_path(commit.files["checkpoint"]) for commit in commits]
+    with duckdb.connect() as connection:
+        row: Any = connection.execute(
+            "select max(layer_count * (head_count + 1)) from read_parquet(?, hive_partitioning = false)", [files]
+        ).fetchone()
+    return int(row[0])
+
+
+def _fingerprint(theta: str, replicates: int, seed: int, component_limit: int) -> str:
     """Hash of everything but the raw files that decides what the build database holds."""
     digest = hashlib.sha256()
     for room in ("models", "dbt_project"):
@@ -214,7 +249,7 @@ def _fingerprint(theta: str) -> str:
                 digest.update(content)
     for package in ("dbt-core", "dbt-duckdb", "duckdb"):
         digest.update(f"{package}=={version(package)};".encode())
-    digest.update(f"theta={theta}".encode())
+    digest.update(f"theta={theta};replicates={replicates};seed={seed};components={component_limit}".encode())
     return digest.hexdigest()
 
 
