@@ -26,9 +26,7 @@ role_sets as (
 
 final as (
 
-    select *
-    from role_sets
-    where members is not null
+    select * from role_sets
 
 )
 

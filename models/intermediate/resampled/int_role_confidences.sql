@@ -1,0 +1,86 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_extractions',
+        on_schema_change='fail'
+    )
+}}
+
+with
+
+role_sets as (
+
+    select *
+    from {{ ref('int_resampled_role_sets') }}
+    where
+        theta = {{ var('theta') }}
+        and relation_id = ''
+        and resample_kind = 'bootstrap'
+        {% if is_incremental() -%}
+            and extraction_id not in (select extraction_id from {{ this }})
+        {%- endif %}
+
+),
+
+primary_sets as (
+
+    select
+        extraction_id,
+        tau_id,
+        resample,
+        any_value(members) filter (where role = 'general') as general,
+        any_value(members) filter (where role = 'entity') as entity,
+        any_value(members) filter (where role = 'relation_answer') as relation_answer,
+        any_value(members) filter (where role = 'fact_answer') & ~relation_answer as fact_answer
+
+    from role_sets
+    group by all
+
+),
+
+component_numbers as (
+
+    select unnest(range({{ var('component_limit') }}))::integer as component_number
+
+),
+
+counted as (
+
+    select
+        extraction_id,
+        tau_id,
+        component_numbers.component_number,
+        count(*) as draw_count,
+        sum(get_bit(general, component_numbers.component_number)) as general_count,
+        sum(get_bit(entity, component_numbers.component_number)) as entity_count,
+        sum(get_bit(relation_answer, component_numbers.component_number)) as relation_answer_count,
+        sum(get_bit(fact_answer, component_numbers.component_number)) as fact_answer_count
+
+    from primary_sets
+    cross join component_numbers
+    group by all
+
+),
+
+final as (
+
+    select
+        extraction_id,
+        tau_id,
+        component_number,
+        unnest(['general', 'entity', 'relation_answer', 'fact_answer', 'inactive']) as role,
+        unnest([
+            general_count,
+            entity_count,
+            relation_answer_count,
+            fact_answer_count,
+            draw_count - general_count - entity_count - relation_answer_count - fact_answer_count
+        ]) / draw_count as share
+
+    from counted
+
+)
+
+select *
+from final
+where share > 0
