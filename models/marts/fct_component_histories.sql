@@ -18,6 +18,12 @@ rates as (
 
 ),
 
+robustness as (
+
+    select * from {{ ref('int_role_robustness') }}
+
+),
+
 runs as (
 
     select distinct
@@ -132,10 +138,13 @@ final as (
         rates.rate_relation_max,
         rates.relation_max_id,
         relation_answer_count,
-        fact_answer_count
+        fact_answer_count,
+        robustness.confidence,
+        robustness.robustness
 
     from dated
     inner join rates using (series_id, setting_id, tau_id, checkpoint_id, component_id)
+    left join robustness using (series_id, setting_id, tau_id, checkpoint_id, component_id)
     where run_id = line_id
 
 )

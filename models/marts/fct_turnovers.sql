@@ -18,6 +18,14 @@ roles as (
 
 ),
 
+draws as (
+
+    select *
+    from {{ ref('int_resampled_turnovers') }}
+    where resample_kind = 'bootstrap'
+
+),
+
 -- Whether the component counts for the role: it holds it before or after; for `all`, it holds any before or after.
 role_histories as (
 
@@ -52,13 +60,35 @@ counted as (
 
 ),
 
+intervals as (
+
+    select
+        series_id,
+        setting_id,
+        tau_id,
+        from_checkpoint_id,
+        to_checkpoint_id,
+        component_kind,
+        role,
+        {{ draw_low('changed_count / nullif(component_count, 0)') }} as turnover_low,
+        {{ draw_high('changed_count / nullif(component_count, 0)') }} as turnover_high
+
+    from draws
+    group by all
+
+),
+
 final as (
 
     select
-        *,
-        changed_count / nullif(component_count, 0) as turnover
+        counted.*,
+        counted.changed_count / nullif(counted.component_count, 0) as turnover,
+        case when counted.component_count > 0 then intervals.turnover_low end as turnover_low,
+        case when counted.component_count > 0 then intervals.turnover_high end as turnover_high
 
     from counted
+    left join intervals
+        using (series_id, setting_id, tau_id, from_checkpoint_id, to_checkpoint_id, component_kind, role)
 
 )
 
