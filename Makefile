@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint bench clean
+.PHONY: help install demo test test-slow lint bench bench-warehouse clean
 
 help:
 	@echo "make demo       pre-train a tiny OLMo and take it the whole way to a report (demo/)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow  the checks that take longer: a wheel in an empty environment, the full demo"
 	@echo "make lint       ruff, mypy, sqlfluff"
 	@echo "make bench      the short benchmarks"
+	@echo "make bench-warehouse  the warehouse of 10, 40 and 160 checkpoints of OLMo-7B's size: an hour, 3 GB of disk"
 
 install: $(INSTALLED)
 
@@ -44,6 +45,9 @@ verify-families: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+bench-warehouse: $(INSTALLED)
+	$(BIN)/python -m benchmarks.warehouse --all
 
 clean:
 	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache

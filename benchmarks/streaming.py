@@ -15,6 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.hub_server import HubServer
 
 CHECKPOINTS, MEGABYTES, RATE = 10, 200, 60_000_000
 OUT = Path(__file__).parent / "out"
@@ -45,7 +49,7 @@ def main() -> None:
     sys.stdout.write("\n".join(table) + "\n")
 
 
-def _measure(root: Path, server: object, options: argparse.Namespace) -> dict[str, object]:
+def _measure(root: Path, server: "HubServer", options: argparse.Namespace) -> dict[str, object]:
     from rich.console import Console
 
     from tests.conftest import save_checkpoint
@@ -68,8 +72,8 @@ def _measure(root: Path, server: object, options: argparse.Namespace) -> dict[st
             num_hidden_layers=1,
             scale=1.0,
         )
-    server.add_repository("lab/large", {folder.name: folder for folder in series.iterdir()})  # type: ignore[attr-defined]
-    server.slow("*/resolve/*.safetensors", bytes_per_second=options.rate)  # type: ignore[attr-defined]
+    server.add_repository("lab/large", {folder.name: folder for folder in series.iterdir()})
+    server.slow("*/resolve/*.safetensors", bytes_per_second=options.rate)
     size = (series / "step0" / "model.safetensors").stat().st_size
     limit = int(2.5 * size)
 

@@ -344,6 +344,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "fct_relation_convergences",
             "select series_id, setting_id, relation_id, 2 as expected_count from dim_relations",
             (*_SETTING, "relation_id"),
+            "fact_subset = 'all'",
         ),
     ),
     "fct_layer_readouts": (

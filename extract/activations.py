@@ -60,7 +60,7 @@ class LayerActivations:
         return LayerActivations(**moved)
 
 
-def use_capturing_attention(model: "nn.Module") -> None:
+def use_capturing_attention(model: Any) -> None:
     """Make the model keep, on each attention module, the pattern and values that its own attention works with.
 
     The model's own implementation (eager or sdpa) does the arithmetic, so logits equal those of the untouched model.
@@ -68,47 +68,47 @@ def use_capturing_attention(model: "nn.Module") -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-    own: str = model.config._attn_implementation  # type: ignore[assignment, union-attr]
+    own: str = model.config._attn_implementation
     if own.startswith(_CAPTURING):
         return
     name = f"{_CAPTURING}{own}"
     AttentionInterface.register(name, {"eager": _attend_eagerly, "sdpa": _attend_with_sdpa}[own])
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[own])
-    model.set_attn_implementation(name)  # type: ignore[operator]
+    model.set_attn_implementation(name)
 
 
 _CAPTURING = "timecourse_"
 
 
 def _attend_eagerly(
-    module: "nn.Module", query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor]:
     if getattr(module, "reorder_and_upcast_attn", False):  # GPT-2's second eager attention
-        output, pattern = module._upcast_and_reordered_attn(query, key, value, mask)  # type: ignore[operator]
+        output, pattern = module._upcast_and_reordered_attn(query, key, value, mask)
     else:
         eager = sys.modules[type(module).__module__].eager_attention_forward
         output, pattern = eager(module, query, key, value, mask, **options)
-    attendable = _causal(pattern) if mask is None else mask == 0
-    module.timecourse_kept = (pattern, value, attendable)  # type: ignore[assignment]  # a tuple is no buffer
+    attendable = _causal(query, key) if mask is None else mask == 0
+    module.timecourse_kept = (pattern, value, attendable)
     return output, pattern
 
 
 def _attend_with_sdpa(
-    module: "nn.Module", query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """As sdpa does it; the pattern, which sdpa never shows, is computed once more by the family's eager attention."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     output, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
-    attendable = _causal(query @ query.transpose(2, 3)) if mask is None else mask
+    attendable = _causal(query, key) if mask is None else mask
     additive = torch.zeros_like(attendable, dtype=query.dtype).masked_fill_(~attendable, torch.finfo(query.dtype).min)
     _attend_eagerly(module, query, key, value, additive, **options)
     return output, None
 
 
-def _causal(pattern: Tensor) -> Tensor:
+def _causal(query: Tensor, key: Tensor) -> Tensor:
     """[1, 1, queries, keys] boolean: where a model passed no mask, attention is causal."""
-    return torch.ones(pattern.shape[-2:], dtype=torch.bool, device=pattern.device).tril()[None, None]
+    return torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()[None, None]
 
 
 @contextmanager
@@ -139,8 +139,8 @@ class _LayerReader:
         self.family = family
         self.is_parallel = family.is_parallel(text_config.to_dict())
         self.multiplier = float(getattr(text_config, family.residual_multiplier)) if family.residual_multiplier else 1.0
-        self.projection = layer.get_submodule(family.attention_output)
-        self.norm = layer.get_submodule(family.attention_norm) if family.attention_norm else None
+        self.projection: Any = layer.get_submodule(family.attention_output)
+        self.norm: Any = layer.get_submodule(family.attention_norm) if family.attention_norm else None
         self.kept: dict[str, Tensor] = {}
 
     def hooks(self) -> "Iterator[torch.utils.hooks.RemovableHandle]":
@@ -169,8 +169,8 @@ class _LayerReader:
 
     def _finish(self, _module: "nn.Module", _args: tuple[Any, ...], output: Any) -> None:
         residual_after = _first(output)
-        attention = next(module for module in self.layer.modules() if hasattr(module, "timecourse_kept"))
-        pattern, value, attendable = attention.timecourse_kept  # type: ignore[misc]
+        attention: Any = next(module for module in self.layer.modules() if hasattr(module, "timecourse_kept"))
+        pattern, value, attendable = attention.timecourse_kept
         del attention.timecourse_kept
         batch, _, queries, keys = pattern.shape
         attendable = attendable[:, 0].expand(batch, queries, keys)
@@ -186,8 +186,8 @@ class _LayerReader:
                 pattern=pattern,
                 value=value,
                 attendable=attendable,
-                output_weight=weight.T if _is_transposed(self.projection) else weight,  # type: ignore[arg-type]
-                output_bias=bias,  # type: ignore[arg-type]
+                output_weight=weight.T if _is_transposed(self.projection) else weight,
+                output_bias=bias,
                 output_gain=self._gain(residual_after),
                 output_divisor=divisor,
                 residual_between=kept.get("residual_between"),
@@ -200,7 +200,7 @@ class _LayerReader:
         if self.norm is None:
             return None if self.multiplier == 1.0 else stream.new_full(stream.shape[-1:], self.multiplier).float()
         with _weights_here(self.norm):
-            weight: Tensor = self.norm.weight  # type: ignore[assignment]
+            weight: Tensor = self.norm.weight
             return (self.family.gain_offset + weight.float()) * self.multiplier
 
 
@@ -210,9 +210,9 @@ def _first(output: Any) -> Tensor:
     return first
 
 
-def _root_mean_square(norm: "nn.Module", written: Tensor) -> Tensor:
+def _root_mean_square(norm: Any, written: Tensor) -> Tensor:
     """What an RMSNorm divides by at every position: [B, n] in float32."""
-    epsilon: float = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps  # type: ignore[assignment]
+    epsilon: float = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
     return (written.float().pow(2).mean(-1) + epsilon).sqrt()
 
 

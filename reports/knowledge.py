@@ -177,6 +177,7 @@ def _convergences(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         from fct_relation_convergences as convergences
         left join checkpoints as earlier on earlier.checkpoint_id = convergences.previous_checkpoint_id
         left join checkpoints as later on later.checkpoint_id = convergences.converged_checkpoint_id
+        where fact_subset = 'all'
         order by relation_id, metric"""
     )
     last = len(partition.checkpoints) - 1

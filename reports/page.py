@@ -8,7 +8,7 @@ host, no inline script or style and no eval (charts run through Vega's expressio
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,9 @@ from timecourse.reports.partition import Partition, Row
 
 TABLE_ROW_LIMIT = 400
 """Rows that a page shows of a table; the CSV file holds them all."""
+
+DICTIONARY = "dictionary"
+"""Name of the page that describes the tables, without its ending."""
 
 _HERE = Path(__file__).parent
 
@@ -239,10 +242,22 @@ def write_page(
     return [*written, path]
 
 
-def write_index(partitions: Sequence[tuple[Partition, str]], folder: Path) -> Path:
+def write_index(partitions: Sequence[tuple[Partition, str]], folder: Path, has_dictionary: bool) -> Path:
     """Write the page that lists several reports: (partition, its folder's name) each."""
     path = folder / "index.html"
-    text = _environment().get_template("index.html.j2").render(partitions=partitions, root="")
+    text = (
+        _environment()
+        .get_template("index.html.j2")
+        .render(partitions=partitions, root="", has_dictionary=has_dictionary)
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_dictionary(tables: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Write the page of the data dictionary: for each table name, description, key, columns and examples."""
+    path = folder / f"{DICTIONARY}.html"
+    text = _environment().get_template("dictionary.html.j2").render(tables=tables, root="")
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -269,6 +284,13 @@ def embed_json(value: object) -> Markup:
     return Markup(text)
 
 
+def _with_code(text: str) -> Markup:
+    """Escaped text, with what stands between backticks set as code."""
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(text.split("`"))
+    )
+
+
 @cache
 def _vega_bundle() -> str:
     version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
@@ -285,5 +307,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["embed"] = embed_json
+    environment.filters["with_code"] = _with_code
     environment.globals["wording"] = wording
     return environment

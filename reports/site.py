@@ -1,5 +1,6 @@
 """The report of a release: a folder of static pages, one report per series × setting × tau."""
 
+import json
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from timecourse.reports import (
     stability,
     transitions,
 )
-from timecourse.reports.page import write_assets, write_index, write_page
+from timecourse.reports.page import DICTIONARY, write_assets, write_dictionary, write_index, write_page
 from timecourse.reports.partition import Partition, list_partitions, open_partition
 
 PAGES = (overview, knowledge, roles, stability, transitions, components, data_quality)
@@ -28,7 +29,8 @@ def render_site(warehouse: Path, output: Path, release: str | None = None) -> li
 
     Reads the marts only and never writes to `warehouse`. One series × setting × tau: its pages stand in `output`, the
     overview as index.html. Several: each has a folder of its own, and index.html lists them. `release` is the name
-    shown on the pages; by default that of the folder that holds the warehouse. Raises UserError where the warehouse is
+    shown on the pages; by default that of the folder that holds the warehouse. Where a dictionary.json stands beside
+    the warehouse, it has a page at the root. Raises UserError where the warehouse is
     missing or holds no series.
     """
     if not warehouse.is_file():
@@ -40,22 +42,28 @@ def render_site(warehouse: Path, output: Path, release: str | None = None) -> li
         raise UserError(f"{warehouse} holds no series: extract a checkpoint first")
     output.mkdir(parents=True, exist_ok=True)
     written = write_assets(output / "assets")
+    dictionary = warehouse.parent / "dictionary.json"
+    if has_dictionary := dictionary.is_file():
+        tables = json.loads(dictionary.read_text(encoding="utf-8"))["tables"]
+        written.append(write_dictionary(tables, output))
     if len(keys) == 1:
-        return written + _render_partition(warehouse, keys[0], name, output, root="")[1]
+        return written + _render_partition(warehouse, keys[0], name, output, "", has_dictionary)[1]
     reports = []
     for key in keys:
         folder = _folder_name(key)
-        partition, files = _render_partition(warehouse, key, name, output / folder, root="../")
+        partition, files = _render_partition(warehouse, key, name, output / folder, "../", has_dictionary)
         reports.append((partition, folder))
         written += files
-    return [*written, write_index(reports, output)]
+    return [*written, write_index(reports, output, has_dictionary)]
 
 
 def _render_partition(
-    warehouse: Path, key: tuple[str, str, str], release: str, folder: Path, root: str
+    warehouse: Path, key: tuple[str, str, str], release: str, folder: Path, root: str, has_dictionary: bool
 ) -> tuple[Partition, list[Path]]:
     folder.mkdir(parents=True, exist_ok=True)
     navigation = [(page.SLUG, page.TITLE) for page in PAGES]
+    if has_dictionary:
+        navigation.append((f"{root}{DICTIONARY}", "Data dictionary"))
     written = []
     # Altair would check every part of every chart against its schema, which takes half of a report's time; the charts
     # are the same whatever the data, and the tests draw all of them.

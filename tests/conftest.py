@@ -4,11 +4,13 @@ import contextlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 GOLDEN = Path(os.environ.get("TIMECOURSE_GOLDEN", Path(__file__).parent / "golden"))
 """Reference results of the published pipeline. The folder here holds one of the four checkpoints; TIMECOURSE_GOLDEN
@@ -156,10 +158,62 @@ def run() -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
-def small_release(tmp_path_factory: pytest.TempPathFactory, series_directory: Path, facts_directory: Path, run) -> Path:
-    """The folder of a release made by the real command from `series_directory`."""
-    lake = tmp_path_factory.mktemp("release") / "lake"
-    flags = ["--checkpoints", series_directory, "--facts", facts_directory, "--series", "tiny", "--lake", lake]
-    done = run("refresh", *flags, "--tau", "5x", "--complete")
-    assert done.returncode == 0, done.stderr
-    return (lake / "current").resolve()
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Makes a folder that all workers of a run share: the first that asks for its name fills it, the others wait."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, is_filled = root / f"shared-{name}", root / f"shared-{name}.filled"
+        with FileLock(root / f"shared-{name}.lock"):
+            if not is_filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                is_filled.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pretrained(made_once) -> Path:
+    """What `demo --small` pre-trains: `checkpoints/olmo`, and its `facts`. Copy before changing."""
+    from timecourse.config import Facts
+    from timecourse.extract.checkpoints.tiny_model import pretrain
+
+    def fill(folder: Path) -> None:
+        pretrain(folder / "checkpoints" / "olmo", Facts().directory, folder / "facts", small=True)
+
+    return made_once("pretrained", fill)
+
+
+@pytest.fixture(scope="session")
+def small_release(made_once, series_directory: Path, facts_directory: Path, run) -> Path:
+    """The folder of a release made by the real command from `series_directory`. Copy before changing."""
+
+    def fill(folder: Path) -> None:
+        flags = ["--checkpoints", series_directory, "--facts", facts_directory, "--series", "tiny"]
+        done = run("refresh", *flags, "--lake", folder / "lake", "--tau", "5x", "--complete")
+        assert done.returncode == 0, done.stderr
+
+    return (made_once("release", fill) / "lake" / "current").resolve()
+
+
+@pytest.fixture(scope="session")
+def staged_release(made_once) -> Path:
+    """The folder of a release with stages, siblings, phases, names that were not used, and seeds of a recipe."""
+    from tests.warehouse.staged_lake import commit_staged
+    from timecourse.build import build_warehouse
+    from timecourse.lake import Lake
+    from timecourse.release import publish
+
+    def fill(folder: Path) -> None:
+        lake = Lake(folder)
+        lake.create()
+        commit_staged(folder)
+        built = build_warehouse(folder, theta="0.3", complete_series=lake.complete_series())
+        publish(lake, "0.3", built.checks)
+
+    return (made_once("staged", fill) / "current").resolve()

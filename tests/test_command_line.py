@@ -1,6 +1,7 @@
 """Commands that read a release, settings by file and by flag, and errors in one line."""
 
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -13,9 +14,11 @@ def lake_of(release):
     return release.parent.parent
 
 
-def test_the_small_demo_goes_the_whole_way_and_then_has_nothing_to_do(run, tmp_path):
+def test_the_small_demo_goes_the_whole_way_and_then_has_nothing_to_do(run, pretrained, tmp_path):
+    shutil.copytree(pretrained, tmp_path / "demo")
     done = run("demo", "--small", "--directory", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
+    assert "pre-training" not in done.stdout
     lake = tmp_path / "demo" / "lake"
     query = "select all_tokens_accuracy from fct_relation_accuracies where scope_kind = 'all' order by 1"
     shares = [

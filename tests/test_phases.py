@@ -100,33 +100,46 @@ def test_the_report_marks_the_phases(lake):
     assert "sft" in page.read_text() and "dpo" in page.read_text()
 
 
-def test_a_phase_that_is_renamed_is_another_one_and_the_rest_stays(lake, settings_file, run, tmp_path):
-    copy = shutil.copytree(lake, tmp_path / "lake", symlinks=True)
-    text = settings_file.read_text().replace('name = "dpo"', 'name = "rl"')
-    for folder in ("base", "sft", "dpo"):
-        shutil.copytree(settings_file.parent / folder, tmp_path / folder)
-    (tmp_path / "timecourse.toml").write_text(text)
-    flags = ["--settings", tmp_path / "timecourse.toml", "--series", "model", "--complete", "--lake", copy]
-    done = run("refresh", *flags)
+@pytest.fixture(scope="module")
+def renamed(lake, settings_file, run, tmp_path_factory):
+    """A copy of the lake after dpo was renamed to rl (extracted only), and what was said."""
+    folder = tmp_path_factory.mktemp("renamed")
+    for name in ("lake", "base", "sft", "dpo"):
+        shutil.copytree(settings_file.parent / name, folder / name, symlinks=True)
+    (folder / "timecourse.toml").write_text(settings_file.read_text().replace('name = "dpo"', 'name = "rl"'))
+    flags = ["--settings", folder / "timecourse.toml", "--complete", "--lake", folder / "lake"]
+    return folder / "lake", flags, run("extract", *flags, "--series", "model")
+
+
+@pytest.fixture(scope="module")
+def with_chat(renamed, run):
+    """That copy with one more series, measured with the chat template, and released."""
+    lake, flags, _ = renamed
+    flags = [*flags, "--set", "measurement.chat_template=true"]
+    refused = run("refresh", *flags, "--series", "model")
+    some = ["--set", "series.leave_out=['pretraining/step0']"]
+    done = run("refresh", *flags, *some, "--series", "chat")
+    assert done.returncode == 0, done.stderr
+    return lake, refused
+
+
+def test_a_phase_that_is_renamed_is_another_one_and_the_rest_stays(renamed, with_chat):
+    lake, _, done = renamed
     assert done.returncode == 0, done.stderr
     assert "extracted 1 of 6" in done.stdout, "a phase of another name is another checkpoint; the others stay"
-    renamed = query(copy, "select status, same_weights_as from dim_revisions where checkpoint_name = 'dpo/main'")
-    assert renamed == [("alias", "rl/main")]
-    names = query(copy, "select checkpoint_name from dim_checkpoints where phase in ('dpo', 'rl')")
+    of_model = "series_id = 'model' and"
+    same = query(
+        lake, f"select status, same_weights_as from dim_revisions where {of_model} checkpoint_name = 'dpo/main'"
+    )
+    assert same == [("alias", "rl/main")]
+    names = query(lake, f"select checkpoint_name from dim_checkpoints where {of_model} phase in ('dpo', 'rl')")
     assert names == [("rl/main",)], "one checkpoint under two names counts once"
 
 
-def test_the_chat_template_is_a_setting_of_its_own(lake, settings_file, run, tmp_path):
-    shutil.copytree(lake, tmp_path / "lake", symlinks=True)
-    flags = ["--settings", settings_file, "--series", "model", "--complete", "--lake", tmp_path / "lake"]
-    refused = run("refresh", *flags, "--set", "measurement.chat_template=true")
+def test_the_chat_template_is_a_setting_of_its_own(with_chat):
+    lake, refused = with_chat
     assert refused.returncode == 1 and "no chat template" in refused.stderr  # step0 was saved without one
-    some = ["--set", "measurement.chat_template=true", "--set", "series.leave_out=['pretraining/step0']"]
-    done = run("refresh", *flags, *some, "--series", "chat")
-    assert done.returncode == 0, done.stderr
-    found = dict(query(tmp_path / "lake", "select series_id, min(setting_id) from dim_checkpoints group by all"))
+    found = dict(query(lake, "select series_id, min(setting_id) from dim_checkpoints group by all"))
     assert found["chat"].startswith("l1-float32-chat-5x-") and found["model"].startswith("l1-float32-5x-")
-    (pair,) = query(
-        tmp_path / "lake", "select distinct is_comparable from dim_series_pairs where series_id <> other_series_id"
-    )
+    (pair,) = query(lake, "select distinct is_comparable from dim_series_pairs where series_id <> other_series_id")
     assert pair == (False,)

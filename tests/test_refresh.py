@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from tests.conftest import save_checkpoint, save_random_checkpoint
+from timecourse.lake import Lake
 
 
 def tree(lake: Path) -> dict[str, str]:
@@ -169,12 +170,13 @@ def test_changed_weights_replace_the_extraction(refresh, lake, series):
 
 
 def test_other_settings_extract_anew_and_theta_only_builds(refresh, lake):
-    assert "extracted 3 of 3" in refresh("--tau", "0.05").stdout
-    assert rows(lake, "select distinct tau_id from fct_role_memberships order by 1") == [("0.03",), ("0.05",)]
+    done = refresh("--tau", "0.05", command="extract")
+    assert done.returncode == 0 and "extracted 3 of 3" in done.stdout
     extracted = {path for path in tree(lake) if path.startswith("raw")}
     done = refresh("--tau", "0.05", "--theta", "0.4")
     assert "extracted" not in done.stdout and "θ = 0.4" in done.stdout
     assert {path for path in tree(lake) if path.startswith("raw")} == extracted
+    assert rows(lake, "select distinct tau_id from fct_role_memberships order by 1") == [("0.03",), ("0.05",)]
 
 
 def test_a_withdrawn_checkpoint_disappears(refresh, lake, run):
@@ -191,15 +193,17 @@ def test_a_withdrawn_checkpoint_disappears(refresh, lake, run):
     assert "no committed checkpoint is called" in run("withdraw", "s/step0", "--lake", lake).stderr
 
 
-def test_a_lost_or_corrupt_build_database_gives_the_same_marts(refresh, lake):
+@pytest.mark.parametrize("damage", ["corrupt", pytest.param("lost", marks=pytest.mark.slow)])
+def test_a_lost_or_corrupt_build_database_gives_the_same_marts(refresh, lake, damage):
     query = "select * from fct_component_histories order by all"
     before = rows(lake, query), rows(lake, "select * from fct_role_stabilities order by all")
     database = lake / "build" / "warehouse.duckdb"
-    for damage in (lambda: database.unlink(), lambda: database.write_bytes(b"no database" * 1000)):
-        damage()
-        (lake / "current").unlink()
-        assert refresh(command="build").returncode == 0
-        assert (rows(lake, query), rows(lake, "select * from fct_role_stabilities order by all")) == before
+    database.unlink()
+    if damage == "corrupt":
+        database.write_bytes(b"no database" * 1000)
+    (lake / "current").unlink()
+    assert refresh(command="build").returncode == 0
+    assert (rows(lake, query), rows(lake, "select * from fct_role_stabilities order by all")) == before
 
 
 def test_a_failed_gate_keeps_the_last_release_and_exits_3(refresh, lake, series, run):
@@ -264,8 +268,10 @@ def test_facts_that_do_not_fit_leave_the_lake_as_it_was(refresh, lake, tmp_path)
     assert tree(lake) == before
 
 
-@pytest.mark.parametrize("damage", ["nan", "torn", "changed for nan"])
-def test_a_checkpoint_that_cannot_be_used_does_not_stop_the_others(refresh, lake, series, damage):
+@pytest.mark.parametrize(
+    ("damage", "command"), [("nan", "extract"), ("torn", "extract"), ("changed for nan", "refresh")]
+)
+def test_a_checkpoint_that_cannot_be_used_does_not_stop_the_others(refresh, lake, series, damage, command):
     commits = {path: content for path, content in tree(lake).items() if path.startswith(("commits", "raw"))}
     save_checkpoint(series / "step150", seed=3)
     broken = "step100-tokens1B" if damage == "changed for nan" else "step200"
@@ -273,16 +279,23 @@ def test_a_checkpoint_that_cannot_be_used_does_not_stop_the_others(refresh, lake
     if damage == "torn":
         weights = series / broken / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1])
-    done = refresh()
+    done = refresh(command=command)
     assert done.returncode == 1 and "extracted 1 of 4" in done.stdout
     assert done.stderr.startswith("error: 1 of ") and done.stderr.count("\n") == 1 and broken in done.stderr
     after = tree(lake)
     assert {path: after.get(path) for path in commits} == commits, "what was committed stays"
-    offered = rows(lake, "select checkpoint_name, status, is_committed from dim_revisions order by 1")
-    assert dict((name, status) for name, status, _ in offered)[broken] == ("unusable" if damage == "torn" else "failed")
-    assert dict((name, there) for name, _, there in offered)[broken] == (damage == "changed for nan")
+    (declared,) = Lake(lake).declarations()
+    statuses = {one["name"]: one["status"] for one in declared["checkpoints"]}
+    assert statuses[broken] == ("unusable" if damage == "torn" else "failed")
+    if command == "refresh":
+        offered = rows(lake, "select checkpoint_name, status, is_committed from dim_revisions order by 1")
+        assert {name: status for name, status, _ in offered} == statuses
+        assert dict((name, there) for name, _, there in offered)[broken] is True
+    again = refresh(command="extract")
+    assert again.returncode == 1 and broken in again.stderr and "nothing to do" not in again.stdout
     shutil.rmtree(series / broken)
-    assert refresh().returncode == 0
+    mended = refresh(command="extract")
+    assert mended.returncode == 0 and mended.stdout == "nothing to do: every checkpoint is committed\n"
 
 
 def test_two_architectures_are_no_series(refresh, lake, series, tmp_path):
@@ -360,43 +373,55 @@ def test_leftovers_of_a_killed_run_are_removed(refresh, lake):
     assert not (lake / ".incoming" / "torn").exists() and not orphan.exists()
 
 
-def test_two_series_in_one_lake(run, refresh, lake, series_directory, facts_directory):
-    flags = ["--checkpoints", series_directory, "--facts", facts_directory, "--lake", lake, "--tau", "0.03"]
-    done = run("refresh", *flags, "--series", "o'ther/=<b>", "--complete")
+@pytest.fixture(scope="module")
+def several(finished, series_directory, facts_directory, run, tmp_path_factory):
+    """The lake with four more series: the same checkpoints under a hostile name, and other architectures. Read only."""
+    folder = tmp_path_factory.mktemp("several")
+    lake = shutil.copytree(finished[0], folder / "lake", symlinks=True)
+    flags = ["--facts", facts_directory, "--lake", lake, "--tau", "0.03"]
+    for model_type in ("gpt_neox", "gpt2", "olmo2"):
+        save_random_checkpoint(folder / model_type / "step1", model_type, num_attention_heads=4, hidden_size=32)
+        done = run("extract", "--checkpoints", folder / model_type, "--series", model_type, *flags)
+        assert done.returncode == 0, done.stderr
+    done = run("refresh", "--checkpoints", series_directory, "--series", "o'ther/=<b>", "--complete", *flags)
     assert done.returncode == 0, done.stderr
-    provisional = dict(rows(lake, "select distinct series_id, is_provisional from dim_checkpoints"))
-    assert provisional == {"s": True, "o'ther/=<b>": False}
+    return lake
+
+
+def test_two_series_in_one_lake(run, several, series_directory, facts_directory):
+    provisional = dict(rows(several, "select distinct series_id, is_provisional from dim_checkpoints"))
+    assert provisional["s"] is True and provisional["o'ther/=<b>"] is False
     # equal weights in two series are no news; and the first series' refresh keeps what the second declared
-    assert refresh().stdout.startswith("nothing to do")
-    pairs = "select series_id, other_series_id, is_comparable, reason from dim_series_pairs order by all"
-    assert rows(lake, pairs) == [("o'ther/=<b>", "s", True, None), ("s", "o'ther/=<b>", True, None)]
+    flags = ["--checkpoints", series_directory, "--facts", facts_directory, "--lake", several, "--tau", "0.03"]
+    assert run("refresh", *flags, "--series", "s").stdout.startswith("nothing to do")
+    pairs = rows(
+        several,
+        """select series_id, other_series_id, is_comparable, reason from dim_series_pairs
+        where series_id in ('s', 'o''ther/=<b>') and other_series_id in ('s', 'o''ther/=<b>') order by all""",
+    )
+    assert pairs == [("o'ther/=<b>", "s", True, None), ("s", "o'ther/=<b>", True, None)]
     columns = "* exclude (series_id, checkpoint_id, relation_id)"
     mine, other = (
-        rows(lake, f"select {columns} from fct_role_memberships where series_id = {name}")
+        rows(several, f"select {columns} from fct_role_memberships where series_id = {name}")
         for name in ("'s'", "'o''ther/=<b>'")
     )
     assert sorted(map(str, mine)) == sorted(map(str, other)) and mine
 
 
-def test_series_of_other_blocks_are_not_compared(run, lake, facts_directory, tmp_path):
+def test_series_of_other_blocks_are_not_compared(several):
     """A GPT-NeoX, a GPT-2 (pre-norm, biases) and an OLMo 2 (post-norm) beside the OLMo: each passes its gate."""
-    flags = ["--facts", facts_directory, "--lake", lake, "--tau", "0.03"]
-    for model_type in ("gpt_neox", "gpt2", "olmo2"):
-        save_random_checkpoint(tmp_path / model_type / "step1", model_type, num_attention_heads=4, hidden_size=32)
-        command = "refresh" if model_type == "olmo2" else "extract"
-        done = run(command, "--checkpoints", tmp_path / model_type, "--series", model_type, *flags)
-        assert done.returncode == 0, done.stderr
-    assert dict(rows(lake, "select series_id, block from dim_series")) == {
+    assert dict(rows(several, "select series_id, block from dim_series")) == {
         "s": "sequential",
+        "o'ther/=<b>": "sequential",
         "gpt_neox": "parallel",
         "gpt2": "sequential",
         "olmo2": "sequential",
     }
-    pairs = rows(lake, "select list_sort([series_id, other_series_id]), is_comparable, reason from dim_series_pairs")
-    assert len(pairs) == 12
+    pairs = rows(several, "select list_sort([series_id, other_series_id]), is_comparable, reason from dim_series_pairs")
+    assert len(pairs) == 20
     for names, is_comparable, reason in pairs:
         assert is_comparable == ("gpt_neox" not in names)
         assert is_comparable or "gpt_neox has parallel blocks" in reason or "and gpt_neox parallel ones" in reason
-    (neox,) = (lake / "current").resolve().glob("site/gpt-neox-*/index.html")
+    (neox,) = (several / "current").resolve().glob("site/gpt-neox-*/index.html")
     said = " ".join(neox.read_text(encoding="utf-8").split())
-    assert said.count("Not to be compared: gpt_neox has parallel blocks and ") == 3
+    assert said.count("Not to be compared: gpt_neox has parallel blocks and ") == 4

@@ -37,8 +37,12 @@ SAMPLE_ROWS = 20
 REPLICATES = 1000
 """Bootstrap draws behind every interval."""
 
-_READ_ONCE = ("attributions", "contributions")
-"""Raw tables too large to be read at every build: only unseen extractions' files are listed."""
+_READ_ONCE = {
+    "attributions": ("int_component_activities", "int_component_peaks"),
+    "contributions": ("int_component_contributions",),
+}
+"""Raw tables too large to be read at every build, and the models that keep what was read of them: only the files of
+extractions that one of these lacks are listed."""
 
 _DECLARED_SERIES = pa.schema({"series_id": pa.string(), "recipe_id": pa.string(), "duplicates": pa.string()})
 _DECLARED_CHECKPOINTS = pa.schema(
@@ -105,7 +109,7 @@ def build_warehouse(
     build.mkdir(parents=True, exist_ok=True)
     database = build / "warehouse.duckdb"
     theta = _decimal_text(theta)
-    component_limit = _component_limit(commits)
+    layer_counts, component_limit = _sizes(commits)
     fingerprint = _fingerprint(theta, replicates, seed, component_limit)
 
     seen = _built_extractions(database, fingerprint)
@@ -113,11 +117,11 @@ def build_warehouse(
     if seen is None:
         _remove(database)
         _create(database, fingerprint)
-        seen = frozenset()
+        seen = {table: frozenset() for table in _READ_ONCE}
     _write_inputs(database, commits, seen, declarations)
     with duckdb.connect(str(database)) as connection:
         prompts = [_literal_path(commit.files["prompts"]) for commit in commits if "prompts" in commit.files]
-        write_draws(connection, prompts, replicates=replicates, seed=seed)
+        write_draws(connection, prompts, layer_counts, replicates=replicates, seed=seed)
     variables = {
         "theta": theta,
         "theta_grid": theta_grid(theta),
@@ -131,8 +135,8 @@ def build_warehouse(
     return BuildResult(
         database=database,
         checks=tuple(_check_results(results, database)),
-        added_extractions=tuple(sorted(attributed - seen)),
-        removed_extractions=tuple(sorted(seen - committed)),
+        added_extractions=tuple(sorted(attributed - seen["attributions"])),
+        removed_extractions=tuple(sorted(seen["attributions"] - committed)),
         is_full_refresh=is_new,
     )
 
@@ -165,7 +169,10 @@ def _read_commits(lake: Path) -> list[_Commit]:
 
 
 def _write_inputs(
-    database: Path, commits: Sequence[_Commit], seen: frozenset[str], declarations: Sequence[Mapping[str, Any]]
+    database: Path,
+    commits: Sequence[_Commit],
+    seen: Mapping[str, frozenset[str]],
+    declarations: Sequence[Mapping[str, Any]],
 ) -> None:
     """Leave in the database which files to read, which extractions to keep, and what the series' sources offered.
 
@@ -174,7 +181,7 @@ def _write_inputs(
     raw_files: dict[str, dict[int, list[str]]] = {}
     for commit in commits:
         for table, path in commit.files.items():
-            if table in _READ_ONCE and commit.extraction_id in seen:
+            if commit.extraction_id in seen.get(table, ()):
                 continue
             raw_files.setdefault(table, {}).setdefault(commit.schema_version, []).append(_literal_path(path))
     inputs = {"raw_files": raw_files, "committed_extractions": [commit.extraction_id for commit in commits]}
@@ -225,17 +232,17 @@ def theta_grid(theta: str) -> list[str]:
     return [f"{value.normalize():f}" for value in grid if value < 1]
 
 
-def _component_limit(commits: Sequence[_Commit]) -> int:
-    """The largest number of components of any committed model: how many bits a set of components has.
+def _sizes(commits: Sequence[_Commit]) -> tuple[list[int], int]:
+    """The committed models' numbers of layers, and the largest number of components: the bits of a set of them.
 
     Sets of one length can be compared; a larger model that joins the lake means a full refresh.
     """
     files = [_literal_path(commit.files["checkpoint"]) for commit in commits]
     with duckdb.connect() as connection:
-        row: Any = connection.execute(
-            "select max(layer_count * (head_count + 1)) from read_parquet(?, hive_partitioning = false)", [files]
-        ).fetchone()
-    return int(row[0])
+        rows = connection.execute(
+            "select distinct layer_count, head_count from read_parquet(?, hive_partitioning = false)", [files]
+        ).fetchall()
+    return [layers for layers, _ in rows], max(layers * (heads + 1) for layers, heads in rows)
 
 
 def _fingerprint(theta: str, replicates: int, seed: int, component_limit: int) -> str:
@@ -258,8 +265,8 @@ def _create(database: Path, fingerprint: str) -> None:
         connection.execute("create table build_fingerprint as select ? as fingerprint", [fingerprint])
 
 
-def _built_extractions(database: Path, fingerprint: str) -> frozenset[str] | None:
-    """Extractions whose attributions the database holds; None where it is missing, damaged or out of date.
+def _built_extractions(database: Path, fingerprint: str) -> dict[str, frozenset[str]] | None:
+    """Per raw table, the extractions whose rows every model holds; None for a missing, damaged or old database.
 
     Every table is read, because DuckDB notices a damaged block only when it reads it.
     """
@@ -272,13 +279,20 @@ def _built_extractions(database: Path, fingerprint: str) -> frozenset[str] | Non
             tables = [name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()]
             for name in tables:
                 connection.execute(f'select max(hash(columns(*))) from main."{name}"').fetchall()
-            if "int_component_activities" not in tables:
-                return frozenset()
-            rows = connection.execute("select distinct extraction_id from int_component_activities").fetchall()
+            return {
+                table: frozenset.intersection(*(_extractions(connection, model, tables) for model in models))
+                for table, models in _READ_ONCE.items()
+            }
     except duckdb.Error as error:
         if "lock on file" in str(error):
             raise UserError(f"another process has {database} open; wait until it is done") from error
         return None
+
+
+def _extractions(connection: duckdb.DuckDBPyConnection, model: str, tables: Sequence[str]) -> frozenset[str]:
+    if model not in tables:
+        return frozenset()
+    rows = connection.execute(f'select distinct extraction_id from "{model}"').fetchall()
     return frozenset(extraction_id for (extraction_id,) in rows)
 
 

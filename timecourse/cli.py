@@ -13,14 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from timecourse.errors import GateError, UsageError, UserError
+from timecourse.telling import tell, tell_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from timecourse.checks import CheckResult
     from timecourse.config import Settings
     from timecourse.lake import Lake
-    from timecourse.refresh import Outcome
 
 app = typer.Typer(
     help="How knowledge forms inside language models while they are trained.",
@@ -137,7 +134,7 @@ def demo(
             "lake": {"directory": directory / "lake"},
         }
     )
-    _tell(refresh(settings, console))
+    tell(refresh(settings, console), console)
 
 
 @app.command("refresh")
@@ -163,7 +160,7 @@ def refresh_command(
     """Extract what is new or changed, build, check and release; does nothing where nothing changed."""
     from timecourse.refresh import refresh
 
-    _tell(refresh(_settings(context), console))
+    tell(refresh(_settings(context), console), console)
 
 
 @app.command()
@@ -188,7 +185,7 @@ def extract(
     """Extract, check and commit the checkpoints that are new or changed; build nothing."""
     from timecourse.refresh import refresh
 
-    _tell(refresh(_settings(context), console, do_release=False))
+    tell(refresh(_settings(context), console, do_release=False), console)
 
 
 @app.command("checkpoints")
@@ -220,7 +217,7 @@ def build(
     """Build the warehouse from what is committed, check it and release it."""
     from timecourse.refresh import refresh
 
-    _tell(refresh(_settings(context), console, do_extract=False))
+    tell(refresh(_settings(context), console, do_extract=False), console)
 
 
 @app.command()
@@ -229,7 +226,7 @@ def check(context: typer.Context, settings: SettingsFile = None, lake: LakeDirec
     from timecourse.refresh import check_again
 
     results = check_again(_lake(context))
-    _show_checks([result for result in results if result.result != "pass"], console)
+    tell_checks([result for result in results if result.result != "pass"], console)
     passed = sum(result.result == "pass" for result in results)
     console.print(f"{passed} of {len(results)} checks passed")
     if any(result.result == "fail" for result in results):
@@ -248,6 +245,22 @@ def report(
 
     render_report(_lake(context), output)
     console.print(f"report: {escape(str(output / 'index.html'))}")
+
+
+@app.command()
+def docs(
+    context: typer.Context,
+    settings: SettingsFile = None,
+    lake: LakeDirectory = None,
+    output: Annotated[Path, typer.Option(help="File to write to.")] = Path("models.html"),
+) -> None:
+    """Write dbt's documentation of the models as one page: lineage, columns, tests and SQL."""
+    from timecourse.documentation import write_documentation
+
+    opened = _lake(context)
+    with opened.locked():
+        write_documentation(opened, output)
+    console.print(f"documentation: {escape(str(output))}")
 
 
 @app.command()
@@ -339,51 +352,6 @@ def history(
     show(component_history(_lake(context), component), format.value, output)
 
 
-def _tell(outcome: "Outcome") -> None:
-    """What a run did, what was found, and where to look."""
-    from timecourse.summary import findings
-
-    if outcome.extracted:
-        console.print(f"extracted {len(outcome.extracted)} of {outcome.committed} committed checkpoints")
-    if outcome.release is None:
-        if not outcome.extracted and not outcome.unusable:
-            console.print("nothing to do: every checkpoint is committed")
-        _tell_unusable(outcome)
-        return
-    if outcome.published:
-        console.print(f"released {outcome.release.name}")
-    elif not outcome.extracted:
-        console.print("nothing to do: every checkpoint is committed, and the release is made from them")
-    for line in findings(outcome.release):
-        console.print(escape(line), soft_wrap=True)
-    if outcome.seconds:
-        console.print(
-            "time: " + ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in outcome.seconds.items()),
-            soft_wrap=True,
-        )
-    folder = outcome.release.parent.parent / "current"
-    console.print(f"warehouse: {escape(str(folder / 'warehouse.duckdb'))}", soft_wrap=True)
-    console.print(f"report: {escape(str(folder / 'site' / 'index.html'))}", soft_wrap=True)
-    _tell_unusable(outcome)
-
-
-def _tell_unusable(outcome: "Outcome") -> None:
-    """End with an error where some checkpoints could not be used, although the others were."""
-    if outcome.unusable:
-        raise UserError(outcome.unusable_in_words)
-
-
-def _show_checks(checks: "Sequence[CheckResult]", target: Console) -> None:
-    for result in checks:
-        where = f" of {result.checkpoint_id}" if result.checkpoint_id else ""
-        target.print(
-            escape(f"{result.result}: {result.table_name}{where}: {result.rule} (observed: {result.observed})"),
-            soft_wrap=True,
-        )
-        if result.failing_rows:
-            target.print(escape(f"  failing rows ({result.failing_row_count}): {result.failing_rows}"), soft_wrap=True)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors that a user can mend are one line and an exit code; tracebacks are for bugs."""
     try:
@@ -396,7 +364,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail("interrupted", 130)
     except UserError as error:
         if isinstance(error, GateError):
-            _show_checks(error.failed, errors)
+            tell_checks(error.failed, errors)
         _fail(str(error), error.exit_code)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""

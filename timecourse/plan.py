@@ -47,7 +47,7 @@ def make_plan(settings: Settings) -> Plan:
     entries = read_series([Phase(name, _source(where, settings)) for name, where in settings.phases], reading)
     used = [entry.checkpoint for entry in entries if entry.status == "used" and entry.checkpoint is not None]
     if not used:
-        raise UserError(next(entry.reason for entry in entries if entry.reason is not None) or "nothing can be used")
+        raise UserError(next(entry.reason for entry in entries if entry.reason is not None))
     measurement = settings.measurement_settings
     requests = {one.name: ExtractionRequest(series_id, one, relations, measurement) for one in used}
     return Plan(entries, requests)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import timecourse
 from timecourse.build import marts
 from timecourse.checks import CheckResult
+from timecourse.dictionary import write_dictionary
 from timecourse.errors import GateError, UserError
 from timecourse.lake import Commit, Lake, sha256_of, sync, sync_tree
 
@@ -53,8 +54,8 @@ def is_current(lake: Lake, commits: Sequence[Commit], theta: str) -> bool:
 def publish(lake: Lake, theta: str, warehouse_checks: Sequence[CheckResult]) -> Path:
     """Make a release from the build database and switch `current` to it; returns its folder.
 
-    Marts are written by CTAS into a new file (no view, no write-ahead log), gated, copied to parquet, rendered. Raises
-    GateError, with the last release kept, when a check of severity `fail` fails.
+    Marts are written by CTAS into a new file (no view, no write-ahead log), gated, copied to parquet, described,
+    rendered. Raises GateError, with the last release kept, when a check of severity `fail` fails.
     """
     from timecourse.expectations.gate import gate_release
     from timecourse.reports.site import render_site
@@ -72,6 +73,7 @@ def publish(lake: Lake, theta: str, warehouse_checks: Sequence[CheckResult]) -> 
         raw_checks = [check for commit in commits for check in commit.checks]
         rows["fct_check_results"] = _write_checks(warehouse, [*raw_checks, *release_checks, *warehouse_checks])
         _write_parquet(warehouse, folder / "marts")
+        write_dictionary(folder / "dictionary.json")
         render_site(warehouse, folder / "site", release_id)
         manifest = {
             "release_id": release_id,

@@ -15,7 +15,7 @@ A fact set is the facts of one extraction in the order (relation, fact). Kinds o
 only 64 % of the distinct facts, so that unions would shrink in it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -51,6 +51,7 @@ _WEIGHTS = pa.schema(
         "presence": pa.list_(pa.float64()),
     }
 )
+_LAYERS = pa.schema({"layer_count": pa.int32(), "resample": pa.int32(), "weights": pa.list_(pa.float64())})
 _ORDERS = pa.schema({"fact_set_id": pa.string(), "permutation": pa.int32(), "sort_keys": pa.list_(pa.float64())})
 
 Vector = NDArray[np.float64]
@@ -68,11 +69,17 @@ class Resample:
 
 
 def write_draws(
-    connection: duckdb.DuckDBPyConnection, prompt_files: Sequence[Path | str], *, replicates: int, seed: int
+    connection: duckdb.DuckDBPyConnection,
+    prompt_files: Sequence[Path | str],
+    layer_counts: Iterable[int],
+    *,
+    replicates: int,
+    seed: int,
 ) -> None:
-    """Leave the tables `drawn_facts`, `drawn_extractions`, `drawn_weights` and `drawn_orders` in the build database.
+    """Leave the tables `drawn_facts`, `drawn_extractions`, `drawn_weights`, `drawn_orders` and `drawn_layers`.
 
-    `prompt_files` are the committed extractions' raw prompts, as DuckDB reads them.
+    `prompt_files` are the committed extractions' raw prompts, as DuckDB reads them; `layer_counts` the models' numbers
+    of layers, which are drawn as well where kinds of components are compared.
     """
     facts_of: dict[str, list[tuple[str, str]]] = {}
     if prompt_files:
@@ -114,6 +121,14 @@ def write_draws(
                 for number, keys in enumerate(draw_orders(_sizes(facts), seed=seed))
             ],
         ),
+        "drawn_layers": (
+            _LAYERS,
+            [
+                {"layer_count": count, "resample": number, "weights": weights}
+                for count in sorted(set(layer_counts))
+                for number, weights in enumerate(draw_layers(count, replicates=replicates, seed=seed))
+            ],
+        ),
     }
     for table, (schema, content) in tables.items():
         connection.register("drawn", pa.Table.from_pylist(content, schema=schema))
@@ -143,6 +158,12 @@ def draw_orders(sizes: Mapping[str, int], *, seed: int) -> NDArray[np.float64]:
     return np.concatenate(
         [_generator(seed, "order", relation).random((PERMUTATIONS, size)) for relation, size in sizes.items()], axis=1
     )
+
+
+def draw_layers(count: int, *, replicates: int, seed: int) -> Vector:
+    """[draw, layer]: how often each layer counts; in draw 0 every one does once."""
+    drawn = _generator(seed, "layers", str(count)).multinomial(count, np.full(count, 1 / count), replicates)
+    return np.concatenate([np.ones((1, count)), drawn.astype(float)])
 
 
 def _bootstrap(sizes: Mapping[str, int], purpose: str, count: int, seed: int) -> Vector:

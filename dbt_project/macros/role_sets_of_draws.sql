@@ -1,163 +1,197 @@
 {#-
     The roles of components under every draw over facts, as sets of bits. `vectors` is a table like
-    int_component_vectors. What a role is, is what fct_role_memberships says; here the rates are weighted, and sets exclude
+    int_component_vectors, `kinds` are the kinds of draws. What a role is, is what fct_role_memberships says; here the rates are weighted, and sets exclude
     each other bit by bit. Every draw has its row for every role, also where the set is empty.
 
-    A row with a relation_id: relation_answer of the relation, or fact_answer of any of its facts. Without one: general, entity,
-    and the unions over all relations. Bootstrap draws have fact_answer only as that union, in which facts are never drawn
-    (see timecourse/resampling.py). Beside the θ of the settings, the observed facts and the first 20 splits into halves
-    have every other θ of the grid.
+    A row with a relation_id: relation_answer of the relation, or fact_answer of any of its facts. Without one: general,
+    entity, and the unions over all relations. Bootstrap draws have fact_answer only as that union, in which facts are
+    never drawn (see timecourse/resampling.py). Beside the θ of the settings, the observed facts and the first 20 splits
+    into halves have every other θ of the grid.
 
-    Rates are quotients of whole numbers, of which θ's decimal is one exactly where they are equal; the rate in the scope
-    `all` is rounded to 1e-9, as in int_scope_rates.
+    Rates are quotients of whole numbers, which equal θ's double exactly where they equal its decimal; the rate in the
+    scope `all` is rounded to 1e-9, as in int_scope_rates. Numbers stand for extractions and draws, because hundreds of
+    millions of rows are compared.
 -#}
-{% macro role_sets_of_draws(vectors) -%}
-    {%- set theta = var('theta') ~ '::decimal(12, 9)' -%}
+{% macro role_sets_of_draws(vectors, kinds=['observed', 'bootstrap', 'half', 'bootstrap_half']) -%}
+    {%- set last_bit = var('component_limit') - 1 -%}
     {%- set empty_set -%} '{{ '0' * var('component_limit') }}'::bit {%- endset -%}
-    {%- set draw = 'extraction_id, resample_kind, resample, half' -%}
-    {%- set cell = 'extraction_id, tau_id, theta, resample_kind, resample, half' -%}
+    {%- set theta = var('theta') ~ '::double' -%}
+    {%- set other_thetas = var('theta_grid') | reject('equalto', var('theta')) | join(', ') -%}
     (
         with
 
-        thetas as (
+        measurements as (
 
-            select unnest([{{ var('theta_grid') | join(', ') }}]::decimal(12, 9)[]) as theta
-
-        ),
-
-        extractions as (
-
-            select distinct extraction_id, tau_id from {{ vectors }}
+            select
+                extraction_id,
+                tau_id,
+                (row_number() over (order by extraction_id, tau_id))::integer as measurement
+            from (select distinct extraction_id, tau_id from {{ vectors }})
 
         ),
 
         relations as (
 
             select
-                extraction_id,
+                measurement,
                 fact_set_id,
                 relation_id,
+                (row_number() over (order by measurement, relation_id))::integer as relation,
                 min(fact_number) + 1 as first_place,
                 max(fact_number) + 1 as last_place,
                 list(prompt_count order by fact_number)::double[] as prompt_counts,
                 list(entity_position_count order by fact_number)::double[] as entity_position_counts,
                 list(answer_position_count order by fact_number)::double[] as answer_position_counts
             from {{ ref('int_fact_positions') }}
-            where extraction_id in (select extraction_id from extractions)
-            group by all
+            inner join measurements using (extraction_id)
+            group by measurement, fact_set_id, relation_id
+
+        ),
+
+        weights as (
+
+            select
+                *,
+                (row_number() over (order by fact_set_id, resample_kind, resample, half))::integer as draw,
+                resample_kind = 'observed' or (resample_kind = 'half' and resample <= 20) as has_other_thetas
+            from {{ ref('stg_draws__weights') }}
+            where resample_kind in {{ text_literals(kinds) }}
 
         ),
 
         relation_draws as (
 
             select
-                relations.*,
-                weights.resample_kind,
-                weights.resample,
-                weights.half,
+                relations.measurement,
+                relations.relation,
+                draw,
+                has_other_thetas,
+                resample_kind <> 'bootstrap' as has_fact_answers,
                 weights.weights[first_place:last_place] as weights,
-                weights.presence[first_place:last_place] as presence
+                weights.presence[first_place:last_place] as presence,
+                nullif(list_dot_product(weights.weights[first_place:last_place], answer_position_counts), 0)
+                    as answer_position_count,
+                list_dot_product(weights.weights[first_place:last_place], prompt_counts) as prompt_count,
+                list_dot_product(weights.weights[first_place:last_place], entity_position_counts)
+                    as entity_position_count
             from relations
-            inner join {{ ref('stg_draws__weights') }} as weights using (fact_set_id)
+            inner join weights using (fact_set_id)
 
         ),
 
         draws as (
 
             select
-                {{ draw }},
-                flatten(list(weights order by first_place)) as weights,
-                sum(list_dot_product(weights, prompt_counts)) as prompt_count,
-                sum(list_dot_product(weights, entity_position_counts)) as entity_position_count
+                measurement,
+                draw,
+                has_other_thetas,
+                flatten(list(relation_draws.weights order by relation)) as weights,
+                sum(prompt_count) as prompt_count,
+                sum(entity_position_count) as entity_position_count
             from relation_draws
             group by all
 
         ),
 
-        cells as (
+        numbered_vectors as (
 
-            select {{ cell }}
-            from draws
-            inner join extractions using (extraction_id)
-            cross join thetas
-            where
-                theta = {{ theta }}
-                or resample_kind = 'observed'
-                or (resample_kind = 'half' and resample <= 20)
-
-        ),
-
-        {# Only kinds whose fact_answer sets are kept by relation; those of a bootstrap draw are the observed ones. #}
-        relation_cells as (
-
-            select {{ cell }}, relation_id
-            from cells
-            inner join relations using (extraction_id)
+            select * from {{ vectors }} inner join measurements using (extraction_id, tau_id)
 
         ),
 
         whole_model_rates as (
 
             select
-                {{ draw }},
-                tau_id,
+                measurement,
+                draw,
+                has_other_thetas,
                 component_number,
-                round(list_dot_product(prompt_share_sums, weights) / nullif(prompt_count, 0), 9) as rate_all,
-                list_dot_product(entity_active_counts, weights) / nullif(entity_position_count, 0) as rate_entity
-            from {{ vectors }}
-            inner join draws using (extraction_id)
-
-        ),
-
-        whole_model_sets as (
-
-            select
-                {{ cell }},
-                bitstring_agg(component_number, 0, {{ var('component_limit') - 1 }}) filter (where rate_all > theta::double)
-                    as general,
-                bitstring_agg(component_number, 0, {{ var('component_limit') - 1 }})
-                    filter (where rate_entity > theta::double) as entity
-            from whole_model_rates
-            inner join cells using ({{ draw }}, tau_id)
-            where rate_all > theta::double or rate_entity > theta::double
-            group by all
+                round(list_dot_product(prompt_share_sums, weights) / prompt_count, 9) as rate_all,
+                list_dot_product(entity_active_counts, weights) / entity_position_count as rate_entity
+            from numbered_vectors
+            inner join draws using (measurement)
 
         ),
 
         relation_vectors as (
 
             select
-                extraction_id,
-                tau_id,
-                relation_id,
+                measurement,
+                relation,
                 component_number,
                 answer_active_counts[first_place:last_place] as active_counts,
                 answer_position_counts
-            from {{ vectors }}
-            inner join relations using (extraction_id)
+            from numbered_vectors
+            inner join relations using (measurement)
             where list_sum(active_counts) > 0
+
+        ),
+
+        relation_rates as (
+
+            select
+                measurement,
+                draw,
+                has_other_thetas,
+                relation,
+                component_number,
+                list_dot_product(active_counts, weights) / answer_position_count as rate
+            from relation_vectors
+            inner join relation_draws using (measurement, relation)
+
+        ),
+
+        other_thetas as (
+
+            select unnest([{{ other_thetas }}]::double[]) as theta
+
+        ),
+
+        all_thetas as (
+
+            select theta from other_thetas
+            union all
+            select {{ theta }} as theta
+
+        ),
+
+        whole_model_sets as (
+
+            {%- for scope in ('all', 'entity') %}
+            {{ 'union all' if not loop.first }}
+            select measurement, draw, {{ theta }} as theta, '{{ scope }}' as scope_kind,
+                bitstring_agg(component_number, 0, {{ last_bit }}) as members
+            from whole_model_rates
+            where rate_{{ scope }} > {{ theta }}
+            group by all
+
+            union all
+
+            select measurement, draw, theta, '{{ scope }}' as scope_kind,
+                bitstring_agg(component_number, 0, {{ last_bit }}) as members
+            from whole_model_rates
+            inner join other_thetas on rate_{{ scope }} > theta
+            where has_other_thetas
+            group by all
+            {%- endfor %}
 
         ),
 
         relation_sets as (
 
-            select
-                {{ cell }},
-                relation_id,
-                bitstring_agg(component_number, 0, {{ var('component_limit') - 1 }}) as members
-            from (
-                select
-                    {{ draw }},
-                    tau_id,
-                    relation_id,
-                    component_number,
-                    list_dot_product(active_counts, weights)
-                    / nullif(list_dot_product(relation_draws.answer_position_counts, weights), 0) as rate
-                from relation_vectors
-                inner join relation_draws using (extraction_id, relation_id)
-            )
-            inner join cells using ({{ draw }}, tau_id)
-            where rate > theta::double
+            select measurement, draw, relation, {{ theta }} as theta,
+                bitstring_agg(component_number, 0, {{ last_bit }}) as members
+            from relation_rates
+            where rate > {{ theta }}
+            group by all
+
+            union all
+
+            select measurement, draw, relation, theta,
+                bitstring_agg(component_number, 0, {{ last_bit }}) as members
+            from relation_rates
+            inner join other_thetas on rate > theta
+            where has_other_thetas
             group by all
 
         ),
@@ -165,81 +199,133 @@
         fact_vectors as (
 
             select
-                extraction_id,
-                tau_id,
+                measurement,
                 theta,
-                relation_id,
+                relation,
                 component_number,
                 list_transform(
                     list_zip(active_counts, answer_position_counts),
-                    lambda counts: (counts[1] / nullif(counts[2], 0) > theta::double)::integer::double
+                    lambda counts: (counts[1] / nullif(counts[2], 0) > theta)::integer::double
                 ) as is_above
             from relation_vectors
-            cross join thetas
+            cross join all_thetas
+            where list_sum(is_above) > 0
 
         ),
 
         fact_sets as (
 
-            select
-                {{ cell }},
-                relation_id,
-                bitstring_agg(component_number, 0, {{ var('component_limit') - 1 }}) as members
+            select measurement, draw, relation, theta,
+                bitstring_agg(component_number, 0, {{ last_bit }}) as members
             from fact_vectors
-            inner join relation_draws using (extraction_id, relation_id)
-            inner join cells using ({{ draw }}, tau_id, theta)
-            where resample_kind <> 'bootstrap' and list_dot_product(is_above, presence) > 0
+            inner join (select * from relation_draws where has_fact_answers) using (measurement, relation)
+            where
+                (has_other_thetas or theta = {{ theta }})
+                and list_dot_product(is_above, presence) > 0
             group by all
+
+        ),
+
+        cells as (
+
+            select measurement, draw, theta
+            from draws
+            inner join all_thetas on has_other_thetas or theta = {{ theta }}
+
+        ),
+
+        whole_models as (
+
+            select
+                measurement,
+                draw,
+                theta,
+                coalesce(any_value(members) filter (where scope_kind = 'all'), {{ empty_set }}) as general_members,
+                coalesce(any_value(members) filter (where scope_kind = 'entity'), {{ empty_set }}) & ~general_members
+                    as entity_members
+            from cells
+            left join whole_model_sets using (measurement, draw, theta)
+            group by measurement, draw, theta
+
+        ),
+
+        observed_fact_sets as (
+
+            select measurement, relation, theta, members
+            from fact_sets
+            inner join weights using (draw)
+            where resample_kind = 'observed'
 
         ),
 
         exclusive_sets as (
 
             select
-                {{ cell }},
-                relation_id,
-                coalesce(general, {{ empty_set }}) as general_members,
-                coalesce(entity, {{ empty_set }}) & ~general_members as entity_members,
+                measurement,
+                draw,
+                theta,
+                relation,
+                has_fact_answers,
+                general_members,
+                entity_members,
                 coalesce(relation_sets.members, {{ empty_set }}) & ~(general_members | entity_members)
                     as relation_answer_members,
-                coalesce(fact_sets.members, observed_fact_sets.members, {{ empty_set }})
-                & ~(general_members | entity_members | relation_answer_members) as fact_answer_members
-            from relation_cells
-            left join whole_model_sets using ({{ cell }})
-            left join relation_sets using ({{ cell }}, relation_id)
-            left join fact_sets using ({{ cell }}, relation_id)
-            left join fact_sets as observed_fact_sets
-                on
-                    relation_cells.resample_kind = 'bootstrap'
-                    and observed_fact_sets.resample_kind = 'observed'
-                    and relation_cells.extraction_id = observed_fact_sets.extraction_id
-                    and relation_cells.tau_id = observed_fact_sets.tau_id
-                    and relation_cells.theta = observed_fact_sets.theta
-                    and relation_cells.relation_id = observed_fact_sets.relation_id
+                coalesce(
+                    case when has_fact_answers then fact_sets.members else observed_fact_sets.members end, {{ empty_set }}
+                ) & ~(general_members | entity_members | relation_answer_members) as fact_answer_members
+            from whole_models
+            inner join relation_draws using (measurement, draw)
+            left join relation_sets using (measurement, draw, theta, relation)
+            left join fact_sets using (measurement, draw, theta, relation)
+            left join observed_fact_sets using (measurement, theta, relation)
+
+        ),
+
+        role_sets as (
+
+            select
+                measurement,
+                draw,
+                theta,
+                null as relation,
+                unnest(['general', 'entity', 'relation_answer', 'fact_answer']) as role,
+                unnest([
+                    any_value(general_members),
+                    any_value(entity_members),
+                    bit_or(relation_answer_members),
+                    bit_or(fact_answer_members)
+                ]) as members
+            from exclusive_sets
+            group by measurement, draw, theta
+
+            union all
+
+            select
+                measurement,
+                draw,
+                theta,
+                relation,
+                unnest(case when has_fact_answers then ['relation_answer', 'fact_answer'] else ['relation_answer'] end)
+                    as role,
+                unnest([relation_answer_members, fact_answer_members]) as members
+            from exclusive_sets
 
         )
 
         select
-            {{ cell }},
-            unnest(['general', 'entity', 'relation_answer', 'fact_answer']) as role,
-            '' as relation_id,
-            unnest([
-                any_value(general_members),
-                any_value(entity_members),
-                bit_or(relation_answer_members),
-                bit_or(fact_answer_members)
-            ]) as members
-        from exclusive_sets
-        group by {{ cell }}
-
-        union all
-
-        select
-            {{ cell }},
-            unnest(['relation_answer', 'fact_answer']) as role,
-            relation_id,
-            unnest([relation_answer_members, case when resample_kind <> 'bootstrap' then fact_answer_members end])
-                as members
-        from exclusive_sets
+            extraction_id,
+            tau_id,
+            theta::decimal(12, 9) as theta,
+            resample_kind,
+            resample,
+            half,
+            role,
+            coalesce(relation_id, '') as relation_id,
+            members
+        from role_sets
+        inner join measurements using (measurement)
+        inner join weights using (draw)
+        left join relations using (measurement, relation)
+        where role is not null
     )
 {%- endmacro %}

@@ -18,7 +18,7 @@ from timecourse.errors import SourceError, UserError
 from timecourse.extract.checkpoints.checkpoint import Checkpoint, Source
 from timecourse.extract.checkpoints.directory import unreadable_name
 from timecourse.extract.checkpoints.names import Place, order, parse_name
-from timecourse.extract.checkpoints.selection import Selection, select
+from timecourse.extract.checkpoints.selection import Selection, existing_names, select
 
 Status = Literal["used", "left_out", "alias", "duplicate", "unusable"]
 
@@ -92,15 +92,17 @@ def read_series(phases: Sequence[Phase], reading: Reading) -> list[Entry]:
     """Every name of the phases' sources, in the order of training.
 
     Raises UserError where a source cannot be reached, no name of a phase says a step, two names claim one place, or the
-    selection names what does not exist.
+    selection or `steps` names what does not exist.
     """
     offered: dict[str, tuple[str, Place, Source]] = {}
     unread: list[tuple[str, Place, Source]] = []
+    all_names: list[str] = []
     for index, phase in enumerate(phases):
         names = phase.source.names()
+        called_names = names if len(phases) == 1 else [f"{phase.name}/{name}" for name in names]
+        all_names += called_names
         places = {}
-        for name in names:
-            called = _called(name, phase, phases)
+        for name, called in zip(names, called_names, strict=True):
             if called in reading.leave_out:
                 continue
             place = parse_name(name, reading.pattern)
@@ -109,16 +111,16 @@ def read_series(phases: Sequence[Phase], reading: Reading) -> list[Entry]:
             if place is None and phase.source.every_name_counts:
                 raise UserError(f"{unreadable_name(name)}, or leave it out ([series] leave_out)")
             if place is None:
-                place = Place(None, 0, "main", None, None, phase.name, index)
-                unread.append((_called(name, phase, phases), place, phase.source))
+                unread.append((called, Place(None, 0, "main", None, None, phase.name, index), phase.source))
             else:
-                places[name] = replace(place, phase=phase.name, phase_index=index)
+                places[called] = (name, replace(place, phase=phase.name, phase_index=index), phase.source)
         if not places:
             raise UserError(
                 f"{unreadable_name(names[0])}, or say [series] pattern (none of {len(names)} names in "
                 f"{str(phase.source)!r} says one)"
             )
-        offered |= {_called(name, phase, phases): (name, place, phase.source) for name, place in places.items()}
+        offered |= places
+    existing_names(all_names, reading.steps)
     ordered = order({called: place for called, (_, place, _) in offered.items()})
     with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
         entries = list(pool.map(lambda called: _opened(called, *offered[called], reading), ordered))
@@ -132,10 +134,6 @@ def read_series(phases: Sequence[Phase], reading: Reading) -> list[Entry]:
     return entries + [
         Entry(name, place, source, None, "left_out", reason="the name says no step") for name, place, source in unread
     ]
-
-
-def _called(name: str, phase: Phase, phases: Sequence[Phase]) -> str:
-    return name if len(phases) == 1 else f"{phase.name}/{name}"
 
 
 def _opened(called: str, name: str, place: Place, source: Source, reading: Reading) -> Entry:

@@ -14,6 +14,7 @@ segments as (
         series_id,
         setting_id,
         relation_id,
+        fact_subset,
         metric,
         firsts.point as first_point,
         lasts.point as last_point,
@@ -21,7 +22,7 @@ segments as (
         / (lasts.facts_so_far - firsts.facts_so_far + firsts.fact_count) as mean_accuracy
 
     from points as firsts
-    inner join points as lasts using (series_id, setting_id, relation_id, metric)
+    inner join points as lasts using (series_id, setting_id, relation_id, fact_subset, metric)
     where firsts.point <= lasts.point
 
 ),
@@ -31,7 +32,7 @@ lowest_means as (
     select
         *,
         min(mean_accuracy) over (
-            partition by series_id, setting_id, relation_id, metric, first_point
+            partition by series_id, setting_id, relation_id, fact_subset, metric, first_point
             order by last_point desc
         ) as lowest_mean
 
@@ -45,6 +46,7 @@ final as (
         series_id,
         setting_id,
         relation_id,
+        fact_subset,
         metric,
         last_point as point,
         round(max(lowest_mean), 9) as fit

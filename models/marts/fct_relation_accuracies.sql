@@ -39,6 +39,9 @@ averaged as (
         {{ stable_mean('top1_share') }} as top1_accuracy,
         {{ stable_mean('top10_share') }} as top10_accuracy,
         {{ stable_mean('all_tokens_top1_share') }} as all_tokens_accuracy,
+        {{ effective_n('top1_share', 'prompt_count') }} as top1_effective_n,
+        {{ effective_n('top10_share', 'prompt_count') }} as top10_effective_n,
+        {{ effective_n('all_tokens_top1_share', 'prompt_count') }} as all_tokens_effective_n,
         {{ stable_mean('mean_log_prob') }} as mean_log_prob,
         {{ stable_mean('majority_share') }} as majority_share
 
@@ -58,14 +61,17 @@ final as (
         fact_count,
         prompt_count,
         top1_accuracy,
-        {{ wilson_low('top1_accuracy', 'fact_count') }} as top1_low,
-        {{ wilson_high('top1_accuracy', 'fact_count') }} as top1_high,
+        top1_effective_n,
+        {{ wilson_low('top1_accuracy', 'fact_count', 'top1_effective_n') }} as top1_low,
+        {{ wilson_high('top1_accuracy', 'fact_count', 'top1_effective_n') }} as top1_high,
         top10_accuracy,
-        {{ wilson_low('top10_accuracy', 'fact_count') }} as top10_low,
-        {{ wilson_high('top10_accuracy', 'fact_count') }} as top10_high,
+        top10_effective_n,
+        {{ wilson_low('top10_accuracy', 'fact_count', 'top10_effective_n') }} as top10_low,
+        {{ wilson_high('top10_accuracy', 'fact_count', 'top10_effective_n') }} as top10_high,
         all_tokens_accuracy,
-        {{ wilson_low('all_tokens_accuracy', 'fact_count') }} as all_tokens_low,
-        {{ wilson_high('all_tokens_accuracy', 'fact_count') }} as all_tokens_high,
+        all_tokens_effective_n,
+        {{ wilson_low('all_tokens_accuracy', 'fact_count', 'all_tokens_effective_n') }} as all_tokens_low,
+        {{ wilson_high('all_tokens_accuracy', 'fact_count', 'all_tokens_effective_n') }} as all_tokens_high,
         mean_log_prob,
         majority_share
 

@@ -4,13 +4,7 @@ points as (
 
     select *
     from {{ ref('int_accuracy_points') }}
-    inner join {{ ref('int_accuracy_fits') }} using (series_id, setting_id, relation_id, metric, point)
-
-),
-
-relations as (
-
-    select * from {{ ref('dim_relations') }}
+    inner join {{ ref('int_accuracy_fits') }} using (series_id, setting_id, relation_id, fact_subset, metric, point)
 
 ),
 
@@ -22,7 +16,7 @@ ended as (
         max(fit) over relation_points as final_fit
 
     from points
-    window relation_points as (partition by series_id, setting_id, relation_id, metric)
+    window relation_points as (partition by series_id, setting_id, relation_id, fact_subset, metric)
 
 ),
 
@@ -33,7 +27,9 @@ reached as (
         series_id,
         setting_id,
         relation_id,
+        fact_subset,
         metric,
+        majority_share,
         last_point,
         final_fit,
         min(point) filter (where round(fit - 0.9 * final_fit, 8) >= 0) as reached_point
@@ -49,7 +45,7 @@ censored as (
     select
         *,
         case
-            when round(final_fit - relations.majority_share, 8) <= 0 then 'right'
+            when round(final_fit - majority_share, 8) <= 0 then 'right'
             when reached_point = last_point then 'right'
             when reached_point = 1 then 'left'
             else 'none'
@@ -58,7 +54,6 @@ censored as (
         case when censoring = 'right' then last_point else reached_point - 1 end as before_point
 
     from reached
-    inner join relations using (series_id, setting_id, relation_id)
 
 ),
 
@@ -68,6 +63,7 @@ final as (
         series_id,
         setting_id,
         relation_id,
+        fact_subset,
         metric,
         any_value(points.checkpoint_id) filter (where points.point = censored.converged_point)
             as converged_checkpoint_id,
@@ -79,7 +75,7 @@ final as (
         censored.majority_share
 
     from censored
-    inner join points using (series_id, setting_id, relation_id, metric)
+    inner join points using (series_id, setting_id, relation_id, fact_subset, metric)
     group by all
 
 )

@@ -7,6 +7,12 @@ components as (
 
 ),
 
+specificities as (
+
+    select * from {{ ref('fct_role_specificities') }}
+
+),
+
 activities_above_theta as (
 
     select *
@@ -82,18 +88,23 @@ final as (
 
     select
         series_id,
-        memberships.setting_id,
-        memberships.tau_id,
-        memberships.checkpoint_id,
+        setting_id,
+        tau_id,
+        checkpoint_id,
         component_id,
-        memberships.role,
-        memberships.scope_id,
+        role,
+        scope_id,
         components.component_kind,
         memberships.relation_id,
-        memberships.rate
+        memberships.rate,
+        specificities.p_value,
+        specificities.q_value,
+        specificities.is_specific
 
     from memberships
     inner join components using (series_id, component_id)
+    left join specificities
+        using (series_id, setting_id, tau_id, checkpoint_id, component_id, role, scope_id)
 
 )
 

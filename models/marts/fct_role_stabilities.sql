@@ -117,7 +117,7 @@ specific_counts as (
 
 ),
 
-intervals as (
+errors as (
 
     select
         series_id,
@@ -127,12 +127,9 @@ intervals as (
         component_kind,
         role,
         relation_id,
-        {{ draw_low('member_count') }} as member_count_low,
-        {{ draw_high('member_count') }} as member_count_high,
-        {{ draw_low('iou_reference') }} as iou_reference_low,
-        {{ draw_high('iou_reference') }} as iou_reference_high,
-        {{ draw_low('iou_previous') }} as iou_previous_low,
-        {{ draw_high('iou_previous') }} as iou_previous_high
+        {{ standard_error('member_count') }} as member_count_error,
+        {{ standard_error('iou_reference') }} as iou_reference_error,
+        {{ standard_error('iou_previous') }} as iou_previous_error
 
     from overlap_draws
     group by all
@@ -213,8 +210,8 @@ final as (
         role,
         set_overlaps.scope_id,
         set_overlaps.member_count,
-        intervals.member_count_low,
-        intervals.member_count_high,
+        {{ interval_low('set_overlaps.member_count', 'errors.member_count_error') }} as member_count_low,
+        {{ interval_high('set_overlaps.member_count', 'errors.member_count_error', highest=none) }} as member_count_high,
         case
             when coalesce(specific_counts.is_tested, true) and role = 'relation_answer'
                 then coalesce(specific_counts.specific_count, 0)
@@ -225,8 +222,8 @@ final as (
         len(set_overlaps.reference_members)::integer as reference_member_count,
         len(set_overlaps.previous_members)::integer as previous_member_count,
         set_overlaps.iou_reference,
-        intervals.iou_reference_low,
-        intervals.iou_reference_high,
+        {{ interval_low('set_overlaps.iou_reference', 'errors.iou_reference_error') }} as iou_reference_low,
+        {{ interval_high('set_overlaps.iou_reference', 'errors.iou_reference_error') }} as iou_reference_high,
         chances.iou_reference_chance,
         case
             when checkpoint_id <> set_overlaps.reference_checkpoint_id
@@ -236,12 +233,12 @@ final as (
         case
             when checkpoint_id <> set_overlaps.reference_checkpoint_id
                 then
-                    {{ chance_corrected('intervals.iou_reference_low', 'chances.iou_reference_chance', 'chances.iou_reference_max') }}
+                    {{ chance_corrected('iou_reference_low', 'chances.iou_reference_chance', 'chances.iou_reference_max') }}
         end as iou_reference_corrected_low,
         case
             when checkpoint_id <> set_overlaps.reference_checkpoint_id
                 then
-                    {{ chance_corrected('intervals.iou_reference_high', 'chances.iou_reference_chance', 'chances.iou_reference_max') }}
+                    {{ chance_corrected('iou_reference_high', 'chances.iou_reference_chance', 'chances.iou_reference_max') }}
         end as iou_reference_corrected_high,
         noise_corrected.iou_noise_floor,
         case
@@ -249,8 +246,8 @@ final as (
                 then noise_corrected.iou_reference_noise_corrected
         end as iou_reference_noise_corrected,
         set_overlaps.iou_previous,
-        intervals.iou_previous_low,
-        intervals.iou_previous_high,
+        {{ interval_low('set_overlaps.iou_previous', 'errors.iou_previous_error') }} as iou_previous_low,
+        {{ interval_high('set_overlaps.iou_previous', 'errors.iou_previous_error') }} as iou_previous_high,
         chances.iou_previous_chance,
         {{ chance_corrected('set_overlaps.iou_previous', 'chances.iou_previous_chance', 'chances.iou_previous_max') }}
             as iou_previous_corrected,
@@ -265,7 +262,7 @@ final as (
         using (series_id, setting_id, tau_id, checkpoint_id, component_kind, role, relation_id)
     left join rarefied_counts
         using (series_id, setting_id, tau_id, checkpoint_id, component_kind, role, relation_id)
-    left join intervals using (series_id, setting_id, tau_id, checkpoint_id, component_kind, role, relation_id)
+    left join errors using (series_id, setting_id, tau_id, checkpoint_id, component_kind, role, relation_id)
     left join chances using (series_id, setting_id, tau_id, checkpoint_id, component_kind, role, relation_id)
     left join noise_corrected using (series_id, setting_id, tau_id, checkpoint_id, component_kind, role, relation_id)
 

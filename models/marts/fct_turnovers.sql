@@ -60,7 +60,7 @@ counted as (
 
 ),
 
-intervals as (
+errors as (
 
     select
         series_id,
@@ -70,8 +70,7 @@ intervals as (
         to_checkpoint_id,
         component_kind,
         role,
-        {{ draw_low('changed_count / nullif(component_count, 0)') }} as turnover_low,
-        {{ draw_high('changed_count / nullif(component_count, 0)') }} as turnover_high
+        {{ standard_error('changed_count / nullif(component_count, 0)') }} as error
 
     from draws
     group by all
@@ -83,11 +82,11 @@ final as (
     select
         counted.*,
         counted.changed_count / nullif(counted.component_count, 0) as turnover,
-        case when counted.component_count > 0 then intervals.turnover_low end as turnover_low,
-        case when counted.component_count > 0 then intervals.turnover_high end as turnover_high
+        {{ interval_low('turnover', 'errors.error') }} as turnover_low,
+        {{ interval_high('turnover', 'errors.error') }} as turnover_high
 
     from counted
-    left join intervals
+    left join errors
         using (series_id, setting_id, tau_id, from_checkpoint_id, to_checkpoint_id, component_kind, role)
 
 )

@@ -111,7 +111,9 @@ MARTS = """
     update fct_relation_accuracies set top1_low = null, top1_high = null where fact_count = 1;
 
     create table fct_relation_convergences as
-    select series_id, setting_id, relation_id, unnest(['top1', 'top10']) as metric from dim_relations;
+    select series_id, setting_id, relation_id, unnest(['top1', 'top10']) as metric, 'all' as fact_subset
+    from dim_relations;
+    insert into fct_relation_convergences values ('tiny', 's', 'capital', 'top1', 'single_token_unshared');
 
     create table fct_layer_readouts as
     select series_id, setting_id, checkpoint_id, relation_id, unnest([-1, 0, 1]) as readout

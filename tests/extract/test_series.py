@@ -152,6 +152,17 @@ def test_a_name_can_be_given_its_step(series):
     assert [(entry.name, entry.place.step) for entry in entries] == [("main", 3), ("step5", 5), ("best", 9)]
 
 
+def test_a_step_for_a_name_that_no_checkpoint_has_is_refused(series):
+    phases = series(pretraining={"main": 2, "step5": 1}, sft={"main": 3})
+    assert len(read_series(phases, Reading(steps={"sft/main": 9}))) == 3
+    with pytest.raises(UsageError, match="no checkpoint is named 'stf/main'; the closest is 'sft/main'"):
+        read_series(phases, Reading(steps={"stf/main": 9}))
+    with pytest.raises(UsageError, match="no checkpoint is named 'main'"):
+        read_series(phases, Reading(steps={"main": 9}))
+    left_out = Reading(steps={"sft/main": 9}, leave_out=("pretraining/main",))
+    assert [entry.name for entry in read_series(phases, left_out)] == ["pretraining/step5", "sft/main"]
+
+
 def test_a_renamed_checkpoint_counts_once(series):
     before = declarations(read_series(series(pretraining={"step1": 0, "step5": 1}), Reading()), {})
     (phase,) = series(later={"step1": 0, "step5-tokens2M": 1})

@@ -12,10 +12,6 @@ from typing import Any
 import duckdb
 import pytest
 
-from tests.warehouse.staged_lake import commit_staged
-from timecourse.build import build_warehouse
-from timecourse.lake import Lake
-from timecourse.release import publish
 from timecourse.reports.partition import list_partitions
 from timecourse.reports.site import render_site
 
@@ -174,17 +170,14 @@ def hostile_site(small_release: Path, render: Callable[[Path], Site], tmp_path_f
 
 
 @pytest.fixture(scope="session")
-def staged_site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Site]:
-    """The reports, by series, of a lake with stages, siblings, phases, names that were not used, and seeds."""
-    lake = Lake(tmp_path_factory.mktemp("staged"))
-    lake.create()
-    commit_staged(lake.root)
-    built = build_warehouse(lake.root, theta="0.3", complete_series=lake.complete_series())
-    release = publish(lake, "0.3", built.checks)
-    with duckdb.connect(str(release / "warehouse.duckdb"), read_only=True) as connection:
+def staged_site(staged_release: Path) -> dict[str, Site]:
+    """The reports, by series, of the release with stages, siblings, phases, names that were not used, and seeds."""
+    with duckdb.connect(str(staged_release / "warehouse.duckdb"), read_only=True) as connection:
         series = [name for name, _, _ in list_partitions(connection)]
-    folders = sorted(path for path in (release / "site").iterdir() if path.is_dir() and path.name != "assets")
-    return {name: Site(folder, release / "warehouse.duckdb") for name, folder in zip(series, folders, strict=True)}
+    folders = sorted(path for path in (staged_release / "site").iterdir() if path.is_dir() and path.name != "assets")
+    return {
+        name: Site(folder, staged_release / "warehouse.duckdb") for name, folder in zip(series, folders, strict=True)
+    }
 
 
 @pytest.fixture(scope="session")

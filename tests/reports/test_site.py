@@ -30,7 +30,7 @@ def percent(share: float) -> str:
 
 
 def test_one_report_stands_at_the_root(site: Site) -> None:
-    assert {path.name for path in site.folder.glob("*.html")} == {f"{slug}.html" for slug in PAGES}
+    assert {path.name for path in site.folder.glob("*.html")} == {f"{slug}.html" for slug in (*PAGES, "dictionary")}
     assert sorted(site.files) == sorted(path for path in site.folder.rglob("*") if path.is_file())
     assert {path.name for path in (site.folder / "assets").iterdir()} == {
         "vega.js",

@@ -23,35 +23,72 @@ def isotonic(values: list[Fraction], weights: list[int]) -> list[Fraction]:
     return [mean for mean, _, length in blocks for _ in range(length)]
 
 
-def fit(course: Course) -> list[Fraction]:
-    values = [Fraction(known, asked) for known, asked in zip(course.recalled, course.asked, strict=True)]
-    return isotonic(values, course.asked)
+def of_subset(course: Course, fact_subset: str) -> tuple[list[tuple[str, int, int]], Fraction]:
+    """Checkpoint name, facts asked and facts recalled, where any was asked; and the share of the majority answer.
+
+    The first facts share their answer, where there are more than one.
+    """
+    shared = course.majority_fact_count
+    left_out = shared if fact_subset == "single_token_unshared" and shared > 1 else 0
+    points = [
+        (name, asked - left_out, max(0, recalled - left_out))
+        for name, asked, recalled in zip(NAMES, course.asked, course.recalled, strict=True)
+        if asked > left_out
+    ]
+    return points, Fraction(1 if left_out else shared, FACTS - left_out)
 
 
-def expected_interval(course: Course) -> tuple[str | None, str | None, str]:
+def fit(points: list[tuple[str, int, int]]) -> list[Fraction]:
+    return isotonic([Fraction(known, asked) for _, asked, known in points], [asked for _, asked, _ in points])
+
+
+def expected_interval(course: Course, fact_subset: str = "all") -> tuple[str | None, str | None, str]:
     """Converged checkpoint, the one before, censoring: method.md section 6."""
-    fits = fit(course)
+    points, majority_share = of_subset(course, fact_subset)
+    names = [f"{SERIES}/{name}" for name, _, _ in points]
+    fits = fit(points)
     reached = next(index for index, value in enumerate(fits) if value >= Fraction(9, 10) * fits[-1])
-    if fits[-1] <= Fraction(course.majority_fact_count, FACTS) or reached == len(fits) - 1:
-        return None, f"{SERIES}/{NAMES[-1]}", "right"
+    if fits[-1] <= majority_share or reached == len(fits) - 1:
+        return None, names[-1], "right"
     if reached == 0:
-        return f"{SERIES}/{NAMES[0]}", None, "left"
-    return f"{SERIES}/{NAMES[reached]}", f"{SERIES}/{NAMES[reached - 1]}", "none"
+        return names[0], None, "left"
+    return names[reached], names[reached - 1], "none"
 
 
-def test_intervals(random_lake: RandomLake) -> None:
+@pytest.mark.parametrize("fact_subset", ["all", "single_token_unshared"])
+def test_intervals(random_lake: RandomLake, fact_subset: str) -> None:
     with duckdb.connect(str(random_lake.result.database), read_only=True) as connection:
         rows = connection.execute(
-            "select relation_id, converged_checkpoint_id, previous_checkpoint_id, censoring, final_fit "
-            "from fct_relation_convergences where series_id = ? and metric = 'top1'",
-            [SERIES],
+            "select relation_id, converged_checkpoint_id, previous_checkpoint_id, censoring, final_fit, majority_share "
+            "from fct_relation_convergences where series_id = ? and metric = 'top1' and fact_subset = ?",
+            [SERIES, fact_subset],
         ).fetchall()
     assert {row[0]: row[1:4] for row in rows} == {
-        course.relation_id: expected_interval(course) for course in random_lake.courses
+        course.relation_id: expected_interval(course, fact_subset) for course in random_lake.courses
     }
-    final_fits = {row[0]: row[4] for row in rows}
+    found = {row[0]: row[4:] for row in rows}
     for course in random_lake.courses:
-        assert final_fits[course.relation_id] == pytest.approx(float(fit(course)[-1]), abs=1e-8)
+        points, majority_share = of_subset(course, fact_subset)
+        final_fit = float(fit(points)[-1])
+        assert found[course.relation_id] == pytest.approx((final_fit, float(majority_share)), abs=1e-8)
+
+
+def test_a_subset_converges_by_itself(random_lake: RandomLake) -> None:
+    """What is left out makes a difference, and majority answers are those of the relation only with all facts."""
+    different = [
+        course for course in random_lake.courses
+        if expected_interval(course) != expected_interval(course, "single_token_unshared")
+    ]  # fmt: skip
+    assert len(different) >= 3
+    with duckdb.connect(str(random_lake.result.database), read_only=True) as connection:
+        rows = connection.execute(
+            "select fact_subset, count_if(relations.majority_share = convergences.majority_share), count(*) "
+            "from fct_relation_convergences as convergences "
+            "inner join dim_relations as relations using (series_id, setting_id, relation_id) group by all"
+        ).fetchall()
+    agreeing = {fact_subset: (equal, count) for fact_subset, equal, count in rows}
+    assert agreeing["all"][0] == agreeing["all"][1]
+    assert agreeing["single_token_unshared"][0] < agreeing["single_token_unshared"][1]
 
 
 def test_shapes_that_a_person_can_check(random_lake: RandomLake) -> None:

@@ -2,31 +2,17 @@
     config(
         materialized='incremental',
         incremental_strategy='replace_extractions',
-        on_schema_change='fail'
+        on_schema_change='fail',
+        post_hook='{{ drop_batches() }}'
     )
 }}
 
+-- depends_on: {{ ref('int_component_vectors') }}, {{ ref('int_fact_positions') }}, {{ ref('stg_draws__weights') }}
 with
-
-vectors as (
-
-    select *
-    from {{ ref('int_component_vectors') }}
-    {% if is_incremental() -%}
-        where extraction_id not in (select extraction_id from {{ this }})
-    {%- endif %}
-
-),
-
-role_sets as (
-
-    select * from {{ role_sets_of_draws('vectors') }} as role_sets
-
-),
 
 final as (
 
-    select * from role_sets
+    select * from {{ one_extraction_at_a_time(role_sets_of_draws, ref('int_component_vectors')) }} as role_sets
 
 )
 

@@ -18,28 +18,13 @@ role_sets as (
 
     select *
     from {{ ref('int_resampled_role_sets') }}
-    where
-        theta = {{ var('theta') }}
-        and relation_id = ''
-        and resample_kind in ('observed', 'bootstrap')
+    where theta = {{ var('theta') }}
 
 ),
 
--- Primary roles: of those that a component holds, the first counts. General and entity exclude the others anyway.
 primary_sets as (
 
-    select
-        extraction_id,
-        tau_id,
-        resample_kind,
-        resample,
-        any_value(members) filter (where role = 'general') as general,
-        any_value(members) filter (where role = 'entity') as entity,
-        any_value(members) filter (where role = 'relation_answer') as relation_answer,
-        any_value(members) filter (where role = 'fact_answer') & ~relation_answer as fact_answer
-
-    from role_sets
-    group by all
+    select * from {{ primary_role_sets('role_sets', ['observed', 'bootstrap']) }} as primary_sets
 
 ),
 
@@ -77,12 +62,7 @@ transitions as (
         bit_count((earlier.relation_answer | later.relation_answer) & masks.members) as relation_answer_counted,
         bit_count(xor(earlier.fact_answer, later.fact_answer) & masks.members) as fact_answer_changed,
         bit_count((earlier.fact_answer | later.fact_answer) & masks.members) as fact_answer_counted,
-        bit_count(
-            (
-                earlier.general | earlier.entity | earlier.relation_answer | earlier.fact_answer
-                | later.general | later.entity | later.relation_answer | later.fact_answer
-            ) & masks.members
-        ) as all_counted,
+        bit_count((earlier.active | later.active) & masks.members) as all_counted,
         all_counted - bit_count(
             (
                 (earlier.general & later.general)

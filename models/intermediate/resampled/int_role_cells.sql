@@ -14,18 +14,7 @@ numbers as (
 
 role_sets as (
 
-    select
-        extraction_id,
-        tau_id,
-        theta,
-        any_value(members) filter (where role = 'general') as general,
-        any_value(members) filter (where role = 'entity') as entity,
-        any_value(members) filter (where role = 'relation_answer') as relation_answer,
-        any_value(members) filter (where role = 'fact_answer') as fact_answer
-
-    from {{ ref('int_resampled_role_sets') }}
-    where resample_kind = 'observed' and relation_id = ''
-    group by all
+    select * from {{ primary_role_sets(ref('int_resampled_role_sets'), ['observed']) }} as role_sets
 
 ),
 

@@ -14,8 +14,6 @@ role_sets as (
     from {{ ref('int_resampled_role_sets') }}
     where
         theta = {{ var('theta') }}
-        and relation_id = ''
-        and resample_kind = 'bootstrap'
         {% if is_incremental() -%}
             and extraction_id not in (select extraction_id from {{ this }})
         {%- endif %}
@@ -24,17 +22,7 @@ role_sets as (
 
 primary_sets as (
 
-    select
-        extraction_id,
-        tau_id,
-        resample,
-        any_value(members) filter (where role = 'general') as general,
-        any_value(members) filter (where role = 'entity') as entity,
-        any_value(members) filter (where role = 'relation_answer') as relation_answer,
-        any_value(members) filter (where role = 'fact_answer') & ~relation_answer as fact_answer
-
-    from role_sets
-    group by all
+    select * from {{ primary_role_sets('role_sets', ['bootstrap']) }} as primary_sets
 
 ),
 

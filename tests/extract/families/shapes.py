@@ -1,10 +1,11 @@
 """The models that every family is verified on: its own examples, and odd ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 
 from timecourse.extract.activations import reading_layers
@@ -18,12 +19,16 @@ VOCABULARY = 61
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """One small model of a family. gains: what the gains of all its norms are multiplied by."""
+    """One small model of a family. gains: what the gains of all its norms are multiplied by.
+
+    is_repeated: whether every family has one like it, and another family's stands for it where time is short.
+    """
 
     family: Family
     name: str
     config: Mapping[str, Any]
     gains: float = 1.0
+    is_repeated: bool = False
 
     def __str__(self) -> str:
         return f"{self.model_type}-{self.name}"
@@ -167,8 +172,19 @@ def _own(model_type: str) -> dict[str, tuple[dict[str, Any], float]]:
 def odd_shapes(family: Family) -> list[Shape]:
     """Shapes beyond the family's own examples; KeyError for a family that nobody has thought about."""
     model_type = family.model_types[0]
-    named = _everywhere(model_type) | _own(model_type)
-    return [Shape(family, name, config, gains) for name, (config, gains) in named.items()]
+    everywhere, own = _everywhere(model_type), _own(model_type)
+    kept = list(everywhere)[FAMILIES.index(family) % len(everywhere)]
+    return [
+        *(Shape(family, name, config, gains, name != kept) for name, (config, gains) in everywhere.items()),
+        *(Shape(family, name, config, gains) for name, (config, gains) in own.items()),
+    ]
+
+
+def each(shapes: Iterable[Shape]) -> list[Any]:
+    """Parameters for a test of every shape; what other families' shapes show too is for the slow tests."""
+    return [
+        pytest.param(shape, id=str(shape), marks=[pytest.mark.slow] if shape.is_repeated else []) for shape in shapes
+    ]
 
 
 EXAMPLES = [

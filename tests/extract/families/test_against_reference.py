@@ -4,13 +4,13 @@ import pytest
 
 from tests.extract.families.comparison import check_routes, clear_of, largest_excess
 from tests.extract.families.reference import completeness_error, contributions, reference
-from tests.extract.families.shapes import SHAPES, measured, prompts
+from tests.extract.families.shapes import SHAPES, each, measured, prompts
 from timecourse.extract.contributions import layer_contributions
 
 LENGTHS = (9, 5, 1)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", each(SHAPES))
 def test_contributions_and_routes(shape):
     ids, mask = prompts(LENGTHS)
     layers, _ = measured(shape)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.extract.families.reference import SOURCES
-from tests.extract.families.shapes import SHAPES, measured, prompts
+from tests.extract.families.shapes import SHAPES, each, measured, prompts
 from timecourse.extract.contributions import value_outputs
 
 
@@ -81,7 +81,7 @@ def _input_into(seen, name):
     return hook
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", each(SHAPES))
 def test_silencing_a_head_takes_its_parts_from_the_stream(shape):
     layers, _ = measured(shape)
     present = prompts()[1].bool()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.extract.families.reference import SOURCES
-from tests.extract.families.shapes import SHAPES, VOCABULARY, measure
+from tests.extract.families.shapes import SHAPES, VOCABULARY, each, measure
 from timecourse.extract.contributions import layer_contributions
 from timecourse.extract.loading import LoadedModel
 
@@ -37,7 +37,7 @@ def assert_equal(found, expected, shape):
         assert float((found[name] - value).abs().max()) <= close, name
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", each(SHAPES))
 def test_batch_padding_and_later_text_change_nothing(shape):
     model = LoadedModel(shape.build(), shape.family, torch.device("cpu"))
     alone = named(measure(model, shape.family, PROMPT)[0], 0, slice(None))
@@ -93,7 +93,7 @@ def _move_rows(projection, order):
         projection.bias.copy_(_moved(projection.bias, order, 0))
 
 
-@pytest.mark.parametrize("shape", [one for one in SHAPES if "one-head" not in one.name], ids=str)
+@pytest.mark.parametrize("shape", each([one for one in SHAPES if "one-head" not in one.name]))
 def test_permuting_heads_permutes_contributions(shape):
     """Groups of heads that share keys and values move together, and heads within them too."""
     model, permuted = shape.build(), shape.build()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.extract.families.reference import SOURCES, window
-from tests.extract.families.shapes import EXAMPLES, SHAPES, Shape, measure, measured, prompts
+from tests.extract.families.shapes import EXAMPLES, SHAPES, Shape, each, measure, measured, prompts
 from timecourse.extract.contributions import layer_contributions
 from timecourse.extract.measurement import COMPLETENESS_BOUND
 
@@ -47,7 +47,7 @@ def test_a_family_that_forgets_a_term(shape, forgetful):
     assert worst_error(measured(shape)[0]) < BOUND / 10
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", each(SHAPES))
 def test_a_family_that_forgets_the_ffn_or_a_bias(shape):
     layers, _ = measured(shape)
     for layer in layers:
@@ -57,7 +57,7 @@ def test_a_family_that_forgets_the_ffn_or_a_bias(shape):
             assert worst_error([dataclasses.replace(layer, output_bias=None)]) > BOUND
 
 
-@pytest.mark.parametrize("shape", [one for one in SHAPES if text_config(one).get("clip_qkv")], ids=str)
+@pytest.mark.parametrize("shape", each([one for one in SHAPES if text_config(one).get("clip_qkv")]))
 def test_a_family_that_forgets_the_clip(shape):
     """The values as the projection gave them."""
     source, given = SOURCES[shape.model_type], []
@@ -81,7 +81,7 @@ def first_windowed_block(shape):
     return next((index for index, size in enumerate(sizes) if size is not None and size < PRESENT.shape[1]), None)
 
 
-@pytest.mark.parametrize("shape", [one for one in SHAPES if first_windowed_block(one) is not None], ids=str)
+@pytest.mark.parametrize("shape", each([one for one in SHAPES if first_windowed_block(one) is not None]))
 def test_a_family_that_forgets_the_window(shape):
     """The pattern as it would be over all earlier tokens."""
     wide = {"sliding_window": 64}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.extract.families.shapes import SHAPES, measure, prompts
+from tests.extract.families.shapes import SHAPES, each, measure, prompts
 from timecourse.extract.contributions import layer_contributions
 from timecourse.extract.loading import LoadedModel
 from timecourse.extract.measurement import COMPLETENESS_BOUND
@@ -20,7 +20,7 @@ def logits_of(model, ids, mask):
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", each(SHAPES))
 def test_logits_are_equal_and_the_lens_reads_them(shape, attention):
     if attention == "sdpa" and shape.model_type in WITHOUT_SDPA:
         with pytest.raises(ValueError, match="does not support"):
@@ -41,7 +41,7 @@ def test_logits_are_equal_and_the_lens_reads_them(shape, attention):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", each(SHAPES))
 def test_half_precision(shape, dtype):
     kind = getattr(torch, dtype)
     ids, mask = BATCHES[0]

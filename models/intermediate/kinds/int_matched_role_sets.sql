@@ -1,0 +1,15 @@
+with
+
+vectors as (
+
+    select * from {{ ref('int_matched_vectors') }}
+
+),
+
+final as (
+
+    select * from {{ role_sets_of_draws('vectors', ['observed', 'bootstrap']) }} as role_sets
+
+)
+
+select * from final

@@ -1,0 +1,275 @@
+with
+
+checkpoints as (
+
+    select * from {{ ref('int_measured_checkpoints') }}
+
+),
+
+components as (
+
+    select * from {{ ref('dim_components') }}
+
+),
+
+activities as (
+
+    select * from {{ ref('int_component_activities') }}
+
+),
+
+-- Numbers instead of names, because the activities are many.
+prompts as (
+
+    select
+        *,
+        dense_rank() over (order by extraction_id) as extraction_number,
+        dense_rank() over (order by fact_id) as fact_number
+
+    from {{ ref('int_prompt_positions') }}
+
+),
+
+facts as (
+
+    select
+        extraction_id,
+        extraction_number,
+        fact_number,
+        count(*) as prompt_count,
+        sum(answer_position_count)::bigint as answer_position_count
+
+    from prompts
+    group by all
+
+),
+
+transitions as (
+
+    select
+        checkpoints.series_id,
+        checkpoints.setting_id,
+        checkpoints.tau_id,
+        previous.checkpoint_id as from_checkpoint_id,
+        checkpoints.checkpoint_id as to_checkpoint_id,
+        previous.extraction_id as from_extraction_id,
+        checkpoints.extraction_id as to_extraction_id,
+        row_number() over (order by checkpoints.tau_id, checkpoints.extraction_id) as transition_number
+
+    from checkpoints
+    inner join checkpoints as previous
+        on
+            checkpoints.series_id = previous.series_id
+            and checkpoints.setting_id = previous.setting_id
+            and checkpoints.tau_id = previous.tau_id
+            and checkpoints.previous_checkpoint_id = previous.checkpoint_id
+
+),
+
+-- One end of a transition counts +1, the other -1.
+ends as (
+
+    select
+        transition_number,
+        tau_id,
+        to_extraction_id as extraction_id,
+        1 as sign
+
+    from transitions
+    union all
+    select
+        transition_number,
+        tau_id,
+        from_extraction_id as extraction_id,
+        -1 as sign
+
+    from transitions
+
+),
+
+fact_activities as (
+
+    select
+        activities.tau_id,
+        activities.component_id,
+        prompts.extraction_number,
+        prompts.fact_number,
+        sum(activities.active_count / prompts.position_count) as share_sum,
+        sum(activities.answer_active_count)::bigint as answer_active_count
+
+    from activities
+    inner join prompts using (extraction_id, prompt_id)
+    group by all
+
+),
+
+-- In whole billionths: two sums of the same fractions must be equal.
+rates as (
+
+    select
+        fact_activities.tau_id,
+        facts.extraction_id,
+        fact_activities.component_id,
+        fact_number,
+        round(1e9 * fact_activities.share_sum / facts.prompt_count)::bigint as rate_all,
+        coalesce(round(1e9 * fact_activities.answer_active_count / facts.answer_position_count), 0)::bigint
+            as rate_answer
+
+    from fact_activities
+    inner join facts using (extraction_number, fact_number)
+
+),
+
+-- What is active at one end only has a rate of 0 at the other.
+changes as (
+
+    select
+        ends.transition_number,
+        rates.component_id,
+        rates.fact_number,
+        sum(ends.sign * rates.rate_all)::bigint as change_all,
+        sum(ends.sign * rates.rate_answer)::bigint as change_answer
+
+    from rates
+    inner join ends using (extraction_id, tau_id)
+    group by all
+
+),
+
+component_changes as (
+
+    select
+        transition_number,
+        component_id,
+        'all' as scope_kind,
+        count_if(change_all > 0)::integer as raised_count,
+        count_if(change_all < 0)::integer as lowered_count,
+        sum(change_all) as change_sum
+
+    from changes
+    group by all
+    union all
+    select
+        transition_number,
+        component_id,
+        'answer' as scope_kind,
+        count_if(change_answer > 0)::integer as raised_count,
+        count_if(change_answer < 0)::integer as lowered_count,
+        sum(change_answer) as change_sum
+
+    from changes
+    group by all
+
+),
+
+-- Many components share their counts: each test is computed once.
+splits as (
+
+    select distinct
+        raised_count,
+        lowered_count
+
+    from component_changes
+    where raised_count + lowered_count > 0
+
+),
+
+sign_tests as (
+
+    select
+        raised_count,
+        lowered_count,
+        {{ sign_test('raised_count', 'lowered_count') }} as p_value
+
+    from splits
+
+),
+
+kinds as (
+
+    select
+        series_id,
+        component_kind,
+        count(*) as test_count
+
+    from components
+    group by all
+
+),
+
+fact_counts as (
+
+    select
+        extraction_id as to_extraction_id,
+        count(*) as fact_count
+
+    from facts
+    group by all
+
+),
+
+tested as (
+
+    select
+        series_id,
+        transitions.setting_id,
+        transitions.tau_id,
+        transitions.from_checkpoint_id,
+        transitions.to_checkpoint_id,
+        component_id,
+        component_changes.scope_kind,
+        component_kind,
+        raised_count as raised_fact_count,
+        lowered_count as lowered_fact_count,
+        fact_counts.fact_count::integer as fact_count,
+        round((component_changes.change_sum / fact_counts.fact_count / 1e9)::double, 9) as mean_change,
+        sign_tests.p_value,
+        kinds.test_count
+
+    from component_changes
+    inner join sign_tests using (raised_count, lowered_count)
+    inner join transitions using (transition_number)
+    inner join fact_counts using (to_extraction_id)
+    inner join components using (series_id, component_id)
+    inner join kinds using (series_id, component_kind)
+
+),
+
+adjusted as (
+
+    select *
+    from {{ adjusted_p_values(
+        'tested',
+        ['series_id', 'setting_id', 'tau_id', 'from_checkpoint_id', 'to_checkpoint_id', 'component_kind', 'scope_kind']
+    ) }} as adjusted_p_values
+
+),
+
+final as (
+
+    select
+        series_id,
+        setting_id,
+        tau_id,
+        from_checkpoint_id,
+        to_checkpoint_id,
+        tested.component_id,
+        scope_kind,
+        component_kind,
+        tested.raised_fact_count,
+        tested.lowered_fact_count,
+        tested.fact_count,
+        tested.mean_change,
+        p_value::double as p_value,
+        adjusted.q_value,
+        adjusted.q_value <= 0.05 as is_significant
+
+    from tested
+    inner join adjusted
+        using (
+            series_id, setting_id, tau_id, from_checkpoint_id, to_checkpoint_id, component_kind, scope_kind, p_value
+        )
+
+)
+
+select * from final

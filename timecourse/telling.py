@@ -1,0 +1,58 @@
+"""What the command line says on the terminal: what a run did, and what the gates found."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from timecourse.errors import UserError
+
+if TYPE_CHECKING:
+    from timecourse.checks import CheckResult
+    from timecourse.refresh import Outcome
+
+
+def tell(outcome: "Outcome", console: Console) -> None:
+    """What a run did, what was found, and where to look.
+
+    Ends with a UserError where some checkpoints could not be used, although the others were.
+    """
+    if outcome.extracted:
+        console.print(f"extracted {len(outcome.extracted)} of {outcome.committed} committed checkpoints")
+    if outcome.published and outcome.release is not None:
+        console.print(f"released {outcome.release.name}")
+    elif not outcome.extracted and not outcome.unusable:
+        also = "" if outcome.release is None else ", and the release is made from them"
+        console.print(f"nothing to do: every checkpoint is committed{also}")
+    if outcome.release is not None:
+        _tell_release(outcome.release, outcome.seconds, console)
+    if outcome.unusable:
+        raise UserError(outcome.unusable_in_words)
+
+
+def _tell_release(release: Path, seconds: Mapping[str, float], console: Console) -> None:
+    from timecourse.summary import findings
+
+    for line in findings(release):
+        console.print(escape(line), soft_wrap=True)
+    if seconds:
+        console.print(
+            "time: " + ", ".join(f"{phase} {spent:.1f} s" for phase, spent in seconds.items()), soft_wrap=True
+        )
+    folder = release.parent.parent / "current"
+    console.print(f"warehouse: {escape(str(folder / 'warehouse.duckdb'))}", soft_wrap=True)
+    console.print(f"report: {escape(str(folder / 'site' / 'index.html'))}", soft_wrap=True)
+
+
+def tell_checks(checks: Sequence["CheckResult"], console: Console) -> None:
+    """Each check's verdict, with the rows that fail it."""
+    for result in checks:
+        where = f" of {result.checkpoint_id}" if result.checkpoint_id else ""
+        console.print(
+            escape(f"{result.result}: {result.table_name}{where}: {result.rule} (observed: {result.observed})"),
+            soft_wrap=True,
+        )
+        if result.failing_rows:
+            console.print(escape(f"  failing rows ({result.failing_row_count}): {result.failing_rows}"), soft_wrap=True)
