@@ -121,7 +121,7 @@ def test_every_family_is_known_from_its_config_alone(tmp_path, family):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_types[0])
 def test_what_a_config_leaves_out_is_what_the_library_takes(family):
-    """google/gemma-3-4b-pt's text_config states neither heads nor vocabulary; Mistral without key-value heads means 8."""
+    """gemma-3-4b-pt's text_config states neither heads nor vocabulary; Mistral without key-value heads means 8."""
     from transformers import AutoConfig
 
     (model_type,) = family.model_types
