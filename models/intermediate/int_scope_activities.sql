@@ -1,8 +1,21 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_extractions',
+        on_schema_change='fail'
+    )
+}}
+
 with
 
+-- Only of the extractions that are new since the last build.
 activities as (
 
-    select * from {{ ref('int_component_activities') }}
+    select *
+    from {{ ref('int_component_activities') }}
+    {% if is_incremental() -%}
+        where extraction_id not in (select extraction_id from {{ this }})
+    {%- endif %}
 
 ),
 

@@ -2,7 +2,11 @@ with
 
 checkpoints as (
 
-    select * from {{ ref('int_measured_checkpoints') }}
+    select
+        *,
+        row_number() over (order by extraction_id, tau_id) as measurement
+
+    from {{ ref('int_measured_checkpoints') }}
 
 ),
 
@@ -14,57 +18,76 @@ masks as (
 
 ),
 
+-- Numbers instead of names, because there are many rows to compare.
 half_sets as (
 
     select
-        checkpoints.series_id,
-        checkpoints.setting_id,
-        tau_id,
-        checkpoints.checkpoint_id,
-        checkpoints.previous_checkpoint_id,
-        checkpoints.reference_checkpoint_id,
+        checkpoints.measurement,
+        hash(
+            half_sets.theta, half_sets.resample_kind, half_sets.resample, half_sets.role, half_sets.relation_id
+        ) as set_hash,
         half_sets.* exclude (extraction_id, tau_id)
 
     from {{ ref('int_half_sets') }} as half_sets
     inner join checkpoints using (extraction_id, tau_id)
-    where half_sets.resample_kind = 'half' or half_sets.relation_id = ''
+    where
+        half_sets.relation_id = ''
+        or (half_sets.role in ('relation_answer', 'fact_answer') and half_sets.resample_kind = 'half')
 
 ),
 
 -- A checkpoint beside itself, the reference and the one before.
-pairs as (
+besides as (
 
     select
         *,
         unnest(['same', 'reference', 'previous']) as beside,
         unnest([checkpoint_id, reference_checkpoint_id, previous_checkpoint_id]) as other_checkpoint_id
 
-    from half_sets
+    from checkpoints
+
+),
+
+pairs as (
+
+    select
+        besides.*,
+        others.measurement as other_measurement
+
+    from besides
+    inner join checkpoints as others
+        on
+            besides.series_id = others.series_id
+            and besides.setting_id = others.setting_id
+            and besides.tau_id = others.tau_id
+            and besides.other_checkpoint_id = others.checkpoint_id
 
 ),
 
 compared as (
 
     select
-        pairs.* exclude (members_a, members_b),
+        pairs.series_id,
+        pairs.setting_id,
+        pairs.tau_id,
+        half_sets.theta,
+        pairs.checkpoint_id,
+        pairs.beside,
+        pairs.other_checkpoint_id,
         masks.component_kind,
-        bit_count(pairs.members_a & others.members_b & masks.members)
-        / nullif(bit_count((pairs.members_a | others.members_b) & masks.members), 0) as iou_ab,
-        bit_count(pairs.members_b & others.members_a & masks.members)
-        / nullif(bit_count((pairs.members_b | others.members_a) & masks.members), 0) as iou_ba
+        half_sets.role,
+        half_sets.relation_id,
+        half_sets.resample_kind,
+        half_sets.resample,
+        bit_count(half_sets.members_a & others.members_b & masks.members)
+        / nullif(bit_count((half_sets.members_a | others.members_b) & masks.members), 0) as iou_ab,
+        bit_count(half_sets.members_b & others.members_a & masks.members)
+        / nullif(bit_count((half_sets.members_b | others.members_a) & masks.members), 0) as iou_ba
 
-    from pairs
+    from half_sets
+    inner join pairs using (measurement)
     inner join half_sets as others
-        on
-            pairs.series_id = others.series_id
-            and pairs.setting_id = others.setting_id
-            and pairs.tau_id = others.tau_id
-            and pairs.theta = others.theta
-            and pairs.other_checkpoint_id = others.checkpoint_id
-            and pairs.role = others.role
-            and pairs.relation_id = others.relation_id
-            and pairs.resample_kind = others.resample_kind
-            and pairs.resample = others.resample
+        on pairs.other_measurement = others.measurement and half_sets.set_hash = others.set_hash
     inner join masks on pairs.series_id = masks.series_id
 
 ),

@@ -31,7 +31,7 @@ all_sets as (
 
     select *
     from role_sets
-    where resample_kind = 'half'
+    where resample_kind = 'half' and theta = {{ var('theta') }}
     union all by name
     select * from united_sets
 

@@ -2,7 +2,11 @@ with
 
 checkpoints as (
 
-    select * from {{ ref('int_measured_checkpoints') }}
+    select
+        *,
+        row_number() over (order by extraction_id, tau_id) as measurement
+
+    from {{ ref('int_measured_checkpoints') }}
 
 ),
 
@@ -14,75 +18,101 @@ masks as (
 
 ),
 
-role_sets as (
+-- Numbers instead of names, because there are a million rows to compare.
+pairs as (
 
     select
-        checkpoints.series_id,
-        checkpoints.setting_id,
-        tau_id,
-        checkpoints.checkpoint_id,
-        checkpoints.previous_checkpoint_id,
-        checkpoints.reference_checkpoint_id,
-        masks.component_kind,
-        role_sets.role,
-        role_sets.relation_id,
-        role_sets.resample,
-        role_sets.members & masks.members as members
+        checkpoints.*,
+        of_reference.measurement as reference_measurement,
+        of_previous.measurement as previous_measurement
 
-    from {{ ref('int_resampled_role_sets') }} as role_sets
-    inner join checkpoints using (extraction_id, tau_id)
-    inner join masks on checkpoints.series_id = masks.series_id
-    where role_sets.theta = {{ var('theta') }} and role_sets.resample_kind = 'bootstrap'
+    from checkpoints
+    inner join checkpoints as of_reference
+        on
+            checkpoints.series_id = of_reference.series_id
+            and checkpoints.setting_id = of_reference.setting_id
+            and checkpoints.tau_id = of_reference.tau_id
+            and checkpoints.reference_checkpoint_id = of_reference.checkpoint_id
+    left join checkpoints as of_previous
+        on
+            checkpoints.series_id = of_previous.series_id
+            and checkpoints.setting_id = of_previous.setting_id
+            and checkpoints.tau_id = of_previous.tau_id
+            and checkpoints.previous_checkpoint_id = of_previous.checkpoint_id
 
 ),
 
 -- General and entity are sets of the whole model, relation_answer is one per relation; fact_answer is never drawn.
-compared_sets as (
+role_sets as (
 
-    select *
+    select
+        checkpoints.measurement,
+        role_sets.role,
+        role_sets.relation_id,
+        hash(role_sets.role, role_sets.relation_id) as set_hash,
+        role_sets.resample,
+        role_sets.members
+
+    from {{ ref('int_resampled_role_sets') }} as role_sets
+    inner join checkpoints using (extraction_id, tau_id)
+    where
+        role_sets.theta = {{ var('theta') }}
+        and role_sets.resample_kind = 'bootstrap'
+        and (
+            role_sets.role in ('general', 'entity')
+            or (role_sets.role = 'relation_answer' and role_sets.relation_id <> '')
+        )
+
+),
+
+compared as (
+
+    select
+        pairs.series_id,
+        pairs.setting_id,
+        pairs.tau_id,
+        pairs.checkpoint_id,
+        role_sets.role,
+        role_sets.relation_id,
+        role_sets.resample,
+        role_sets.members,
+        of_reference.members as reference_members,
+        of_previous.members as previous_members
+
     from role_sets
-    where (role in ('general', 'entity')) or (role = 'relation_answer' and relation_id <> '')
+    inner join pairs using (measurement)
+    inner join role_sets as of_reference
+        on
+            pairs.reference_measurement = of_reference.measurement
+            and role_sets.set_hash = of_reference.set_hash
+            and role_sets.resample = of_reference.resample
+    left join role_sets as of_previous
+        on
+            pairs.previous_measurement = of_previous.measurement
+            and role_sets.set_hash = of_previous.set_hash
+            and role_sets.resample = of_previous.resample
 
 ),
 
 final as (
 
     select
-        one.series_id,
-        one.setting_id,
-        one.tau_id,
-        one.checkpoint_id,
-        one.component_kind,
-        one.role,
-        one.relation_id,
-        one.resample,
-        bit_count(one.members)::integer as member_count,
-        bit_count(one.members & of_reference.members)
-        / nullif(bit_count(one.members | of_reference.members), 0) as iou_reference,
-        bit_count(one.members & of_previous.members)
-        / nullif(bit_count(one.members | of_previous.members), 0) as iou_previous
+        series_id,
+        compared.setting_id,
+        compared.tau_id,
+        compared.checkpoint_id,
+        masks.component_kind,
+        compared.role,
+        compared.relation_id,
+        compared.resample,
+        bit_count(compared.members & masks.members)::integer as member_count,
+        bit_count(compared.members & compared.reference_members & masks.members)
+        / nullif(bit_count((compared.members | compared.reference_members) & masks.members), 0) as iou_reference,
+        bit_count(compared.members & compared.previous_members & masks.members)
+        / nullif(bit_count((compared.members | compared.previous_members) & masks.members), 0) as iou_previous
 
-    from compared_sets as one
-    inner join compared_sets as of_reference
-        on
-            one.series_id = of_reference.series_id
-            and one.setting_id = of_reference.setting_id
-            and one.tau_id = of_reference.tau_id
-            and one.reference_checkpoint_id = of_reference.checkpoint_id
-            and one.component_kind = of_reference.component_kind
-            and one.role = of_reference.role
-            and one.relation_id = of_reference.relation_id
-            and one.resample = of_reference.resample
-    left join compared_sets as of_previous
-        on
-            one.series_id = of_previous.series_id
-            and one.setting_id = of_previous.setting_id
-            and one.tau_id = of_previous.tau_id
-            and one.previous_checkpoint_id = of_previous.checkpoint_id
-            and one.component_kind = of_previous.component_kind
-            and one.role = of_previous.role
-            and one.relation_id = of_previous.relation_id
-            and one.resample = of_previous.resample
+    from compared
+    inner join masks using (series_id)
 
 )
 
