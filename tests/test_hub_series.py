@@ -121,7 +121,7 @@ def test_a_messy_repository_goes_the_whole_way(refresh, hub, revisions, tmp_path
     for name in ("model.safetensors.index.json", "model-00001-of-00002.safetensors"):
         (tmp_path / "mended" / name).unlink()
     hub.add_repository(REPOSITORY, {"step8": tmp_path / "mended"})
-    mended = refresh()
+    mended = refresh(command="extract")
     assert mended.returncode == 0, mended.stderr
     assert "extracted 1 of 8" in mended.stdout
 
@@ -130,7 +130,6 @@ def test_duplicates_can_be_made_to_fail(refresh, tmp_path):
     done = refresh("--set", "series.duplicates=fail", "--set", "series.leave_out=['step8']")
     assert done.returncode == 3 and "step2" in done.stderr
     assert not (tmp_path / "lake" / "current").exists()
-    assert refresh("--set", "series.leave_out=['step8', 'step2']", "--set", "series.duplicates=fail").returncode == 0
 
 
 def committed(tmp_path):

@@ -1,8 +1,10 @@
 """The run as a user sees it: nothing twice, nothing half-written, and what comes out of the release."""
 
 import hashlib
+import importlib
 import json
 import math
+import resource
 import shutil
 import subprocess
 import sys
@@ -143,30 +145,25 @@ def test_a_second_refresh_does_nothing_and_imports_no_torch(lake, series, facts_
     assert tree(lake) == before
 
 
-def test_only_a_new_checkpoint_is_extracted(refresh, lake, series):
+def test_only_what_is_new_or_changed_is_extracted(refresh, lake, series):
     before = tree(lake)
+    activities = "select * from fct_component_activities where checkpoint_id = 's/{}' order by all"
+    old = {name: rows(lake, activities.format(name)) for name in ("step0", "main")}
     save_checkpoint(series / "step200", seed=7, clip_qkv=0.8)
+    save_checkpoint(series / "step0", seed=8, clip_qkv=0.8)
     done = refresh()
     assert done.returncode == 0, done.stderr
-    assert "extracted 1 of 4" in done.stdout
+    assert "extracted 2 of 4" in done.stdout
     after = tree(lake)
-    assert all(
-        after[path] == digest for path, digest in before.items() if path.startswith(("raw", "commits", "releases"))
-    )
+    kept = {path for path in before if path.startswith(("raw", "commits", "releases"))}
+    replaced = {path for path in kept if path.startswith(("raw", "commits")) and "step0" in path}
+    assert replaced and all(after.get(path) != before[path] for path in replaced)
+    assert not [path for path in replaced if path.startswith("raw") and path in after], "the old extraction is gone"
+    assert all(after[path] == before[path] for path in kept - replaced)
     names = rows(lake, "select checkpoint_name from dim_checkpoints order by checkpoint_index")
     assert names == [("step0",), ("step100-tokens1B",), ("step200",), ("main",)]
-
-
-def test_changed_weights_replace_the_extraction(refresh, lake, series):
-    save_checkpoint(series / "step0", seed=8, clip_qkv=0.8)
-    (old,) = [
-        path for path in tree(lake) if path.startswith("raw") and "step0" in path and path.endswith("/prompts.parquet")
-    ]
-    before = rows(lake, "select * from fct_component_activities where checkpoint_id = 's/step0' order by all")
-    assert "extracted 1 of 3" in refresh().stdout
-    assert rows(lake, "select * from fct_component_activities where checkpoint_id = 's/step0' order by all") != before
-    assert not (lake / old).exists()
-    assert rows(lake, "select count(*) from dim_checkpoints") == [(3,)]
+    assert rows(lake, activities.format("main")) == old["main"]
+    assert rows(lake, activities.format("step0")) != old["step0"]
 
 
 def test_other_settings_extract_anew_and_theta_only_builds(refresh, lake):
@@ -177,20 +174,6 @@ def test_other_settings_extract_anew_and_theta_only_builds(refresh, lake):
     assert "extracted" not in done.stdout and "θ = 0.4" in done.stdout
     assert {path for path in tree(lake) if path.startswith("raw")} == extracted
     assert rows(lake, "select distinct tau_id from fct_role_memberships order by 1") == [("0.03",), ("0.05",)]
-
-
-def test_a_withdrawn_checkpoint_disappears(refresh, lake, run):
-    done = run("withdraw", "s/step0", "--lake", lake)
-    assert done.returncode == 0, done.stderr
-    built = subprocess.run(
-        [sys.executable, "-m", "timecourse.cli", "build", "--lake", lake], capture_output=True, text=True, check=False
-    )
-    assert (built.returncode, built.stderr) == (0, "")  # the libraries keep quiet
-    names = rows(lake, "select checkpoint_name from dim_checkpoints order by checkpoint_index")
-    assert names == [("step100-tokens1B",), ("main",)]
-    for table in ("fct_component_histories", "fct_fact_predictions", "fct_check_results"):
-        assert rows(lake, f"select count(*) from {table} where checkpoint_id = 's/step0'") == [(0,)]
-    assert "no committed checkpoint is called" in run("withdraw", "s/step0", "--lake", lake).stderr
 
 
 @pytest.mark.parametrize("damage", ["corrupt", pytest.param("lost", marks=pytest.mark.slow)])
@@ -268,10 +251,8 @@ def test_facts_that_do_not_fit_leave_the_lake_as_it_was(refresh, lake, tmp_path)
     assert tree(lake) == before
 
 
-@pytest.mark.parametrize(
-    ("damage", "command"), [("nan", "extract"), ("torn", "extract"), ("changed for nan", "refresh")]
-)
-def test_a_checkpoint_that_cannot_be_used_does_not_stop_the_others(refresh, lake, series, damage, command):
+@pytest.mark.parametrize("damage", ["nan", "torn", "changed for nan"])
+def test_a_checkpoint_that_cannot_be_used_does_not_stop_the_others(refresh, lake, series, damage):
     commits = {path: content for path, content in tree(lake).items() if path.startswith(("commits", "raw"))}
     save_checkpoint(series / "step150", seed=3)
     broken = "step100-tokens1B" if damage == "changed for nan" else "step200"
@@ -279,7 +260,7 @@ def test_a_checkpoint_that_cannot_be_used_does_not_stop_the_others(refresh, lake
     if damage == "torn":
         weights = series / broken / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1])
-    done = refresh(command=command)
+    done = refresh(command="extract")
     assert done.returncode == 1 and "extracted 1 of 4" in done.stdout
     assert done.stderr.startswith("error: 1 of ") and done.stderr.count("\n") == 1 and broken in done.stderr
     after = tree(lake)
@@ -287,10 +268,6 @@ def test_a_checkpoint_that_cannot_be_used_does_not_stop_the_others(refresh, lake
     (declared,) = Lake(lake).declarations()
     statuses = {one["name"]: one["status"] for one in declared["checkpoints"]}
     assert statuses[broken] == ("unusable" if damage == "torn" else "failed")
-    if command == "refresh":
-        offered = rows(lake, "select checkpoint_name, status, is_committed from dim_revisions order by 1")
-        assert {name: status for name, status, _ in offered} == statuses
-        assert dict((name, there) for name, _, there in offered)[broken] is True
     again = refresh(command="extract")
     assert again.returncode == 1 and broken in again.stderr and "nothing to do" not in again.stdout
     shutil.rmtree(series / broken)
@@ -317,36 +294,55 @@ def test_two_architectures_are_no_series(refresh, lake, series, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_series_may_be_replaced_by_another_architecture(refresh, lake, run, tmp_path):
+def test_a_withdrawn_checkpoint_disappears_and_makes_room(lake, run, facts_directory, tmp_path):
     for name in ("step100-tokens1B", "main"):
-        assert run("withdraw", f"s/{name}", "--lake", lake).returncode == 0
+        done = run("withdraw", f"s/{name}", "--lake", lake)
+        assert done.returncode == 0, done.stderr
+    assert "no committed checkpoint is called" in run("withdraw", "s/main", "--lake", lake).stderr
     save_checkpoint(tmp_path / "other" / "step0", seed=4, num_hidden_layers=2)
-    done = refresh("--checkpoints", tmp_path / "other")
-    assert done.returncode == 0, done.stderr
+    flags = ["--checkpoints", tmp_path / "other", "--facts", facts_directory, "--lake", lake, "--series", "s"]
+    done = subprocess.run(
+        [sys.executable, "-m", "timecourse.cli", "refresh", *flags, "--tau", "0.03"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")  # the libraries keep quiet
     assert rows(lake, "select layer_count, checkpoint_count from dim_series") == [(2, 1)]
+    assert rows(lake, "select checkpoint_id from dim_checkpoints") == [("s/step0",)]
+    for table in ("fct_component_histories", "fct_fact_predictions", "fct_check_results"):
+        assert rows(lake, f"select count(*) from {table} where checkpoint_id in ('s/main', 's/step100-tokens1B')") == [
+            (0,)
+        ]
 
 
-@pytest.mark.parametrize(("module", "function"), [("extract.measurement", "write_table"), ("release", "_copy_marts")])
-def test_a_full_disk_loses_nothing(facts_directory, lake, series, module, function):
-    """From the named step on, no file may grow beyond 20 kB: the extraction, or the release, cannot be written."""
+@pytest.fixture
+def small_files(monkeypatch):
+    """Lets no file grow beyond 20 kB from the first call of the named function on, as if the disk were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit_from(module, function):
+        original = getattr(importlib.import_module(module), function)
+
+        def limited(*arguments):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # Python ignores the signal
+            return original(*arguments)
+
+        monkeypatch.setattr(f"{module}.{function}", limited)
+
+    yield limit_from
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("module", "function"), [("timecourse.extract.measurement", "write_table"), ("timecourse.release", "_copy_marts")]
+)
+def test_a_full_disk_loses_nothing(refresh, lake, series, small_files, module, function):
+    """From the named step on, the extraction, or the release, cannot be written."""
     before = tree(lake)
     save_checkpoint(series / "step200", seed=7, clip_qkv=0.8)
-    script = f"""
-import resource, signal, sys
-from timecourse.{module} import {function} as original
-import timecourse.{module} as module
-def limited(*arguments):
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    return original(*arguments)
-module.{function} = limited
-from timecourse.cli import main
-main(sys.argv[1:])
-"""
-    flags = ["--checkpoints", series, "--facts", facts_directory, "--lake", lake, "--series", "s", "--tau", "0.03"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, "refresh", *map(str, flags)], capture_output=True, text=True, check=False
-    )
+    small_files(module, function)
+    done = refresh()
     assert done.returncode == 1, done.stdout
     assert done.stderr.count("\n") == 1 and "File too large" in done.stderr, done.stderr
     after = tree(lake)
