@@ -184,5 +184,7 @@ def _table(name: str, extraction_id: str, columns: Mapping[str, Any]) -> pa.Tabl
         elif isinstance(value, np.ndarray) or (isinstance(value, list) and name != "checkpoint"):
             arrays.append(pa.array(value, kind))
         else:
-            arrays.append(pa.array([value] * rows, kind) if name == "checkpoint" else pa.repeat(pa.scalar(value, kind), rows))
+            arrays.append(
+                pa.array([value] * rows, kind) if name == "checkpoint" else pa.repeat(pa.scalar(value, kind), rows)
+            )
     return pa.table(arrays, names=TABLES[name].names)

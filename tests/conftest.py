@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: the models are tiny, and workers share the cores
+
 GOLDEN = Path(os.environ.get("TIMECOURSE_GOLDEN", Path(__file__).parent / "golden"))
 """Reference results of the published pipeline. The folder here holds one of the four checkpoints; TIMECOURSE_GOLDEN
 names another folder of the same shape that holds all."""
@@ -214,6 +216,6 @@ def staged_release(made_once) -> Path:
         lake.create()
         commit_staged(folder)
         built = build_warehouse(folder, theta="0.3", complete_series=lake.complete_series())
-        publish(lake, "0.3", built.checks)
+        publish(lake, {"theta": "0.3"}, built.checks)
 
     return (made_once("staged", fill) / "current").resolve()

@@ -34,9 +34,6 @@ PACKAGE = Path(timecourse.__file__).parent
 SAMPLE_ROWS = 20
 """How many failing rows of a test are kept."""
 
-REPLICATES = 1000
-"""Bootstrap draws behind every interval."""
-
 _READ_ONCE = {
     "attributions": ("int_component_activities", "int_component_peaks"),
     "contributions": ("int_component_contributions",),
@@ -93,12 +90,19 @@ class _Commit:
 
 
 def build_warehouse(
-    lake: Path, *, theta: str, complete_series: Sequence[str], replicates: int = REPLICATES, seed: int = 0
+    lake: Path,
+    *,
+    theta: str,
+    complete_series: Sequence[str],
+    replicates: int = 1000,
+    seed: int = 0,
+    memory_gb: float = 4,
 ) -> BuildResult:
     """Bring `<lake>/build/warehouse.duckdb` up to date with `<lake>/commits` and `<lake>/series`.
 
     `theta` is the role threshold as decimal text, such as "0.1"; `complete_series` names the series that will not grow
-    any more; `replicates` and `seed` are those of the bootstrap. Only `<lake>/build` is written.
+    any more; `replicates` and `seed` are those of the bootstrap. What does not fit into `memory_gb` is written to disk.
+    Only `<lake>/build` is written.
 
     Raises UsageError for a theta that is no decimal in (0, 1); UserError where nothing is committed, a commit or a
     series file cannot be read, another process holds the database, or a model fails.
@@ -128,7 +132,7 @@ def build_warehouse(
         "component_limit": component_limit,
         "complete_series": list(complete_series),
     }
-    results = _run_dbt(build, database, variables)
+    results = _run_dbt(build, database, variables, memory_gb)
 
     committed = {commit.extraction_id for commit in commits}
     attributed = {commit.extraction_id for commit in commits if "attributions" in commit.files}
@@ -302,7 +306,7 @@ def _remove(database: Path) -> None:
     shutil.rmtree(database.with_name(f"{database.name}.tmp"), ignore_errors=True)
 
 
-def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any]) -> list[Any]:
+def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any], memory_gb: float) -> list[Any]:
     """Run `dbt build` without unit tests; returns dbt's results, one per model and data test that was reached.
 
     Raises UserError where a model or a test cannot run.
@@ -321,7 +325,8 @@ def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any]) -> list[
         arguments += [option, str(path)]
     arguments += ["--quiet", "--no-write-json", "--log-level", "none", "--log-level-file", "none"]
     try:
-        with _environment(TIMECOURSE_BUILD_DATABASE=str(database)):
+        memory = f"{memory_gb * 1000:.0f}MB"
+        with _environment(TIMECOURSE_BUILD_DATABASE=str(database), TIMECOURSE_BUILD_MEMORY=memory):
             outcome = dbtRunner().invoke(arguments, vars=dict(variables))
     finally:
         DuckDBConnectionManager.close_all_connections()

@@ -114,6 +114,7 @@ def demo(
         DemoFamily, typer.Option(help="Architecture to pre-train; each becomes a series of the same lake.")
     ] = DemoFamily.olmo,
     small: Annotated[bool, typer.Option("--small", help="Fewer facts and training steps.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the first weights; each seed is a series of one recipe.")] = 0,
     directory: Annotated[Path, typer.Option(help="Where checkpoints, facts and lake are written.")] = Path("demo"),
 ) -> None:
     """Pre-train a tiny OLMo, OLMo 2 or GPT-NeoX on real facts, and take its checkpoints the whole way to the report."""
@@ -121,20 +122,44 @@ def demo(
     from timecourse.extract.checkpoints.tiny_model import ARCHITECTURES, is_pretrained, pretrain
     from timecourse.refresh import progress_bar, refresh
 
-    checkpoints, facts, relations = directory / "checkpoints" / family, directory / "facts", Facts().directory
-    if not is_pretrained(checkpoints, relations, facts, family=family, small=small):
+    run = family if seed == 0 else f"{family}-seed{seed}"
+    checkpoints, facts, relations = directory / "checkpoints" / run, directory / "facts", Facts().directory
+    if not is_pretrained(checkpoints, relations, facts, family=family, small=small, seed=seed):
         console.print(f"pre-training a tiny {ARCHITECTURES[family].title} on real facts")
         with progress_bar(console, "training steps") as at:
-            pretrain(checkpoints, relations, facts, family=family, small=small, progress=at)
+            pretrain(checkpoints, relations, facts, family=family, small=small, seed=seed, progress=at)
     settings = Settings.model_validate(
         {
-            "series": {"checkpoints": str(checkpoints), "name": f"tiny-{family.replace('_', '-')}", "complete": True},
+            "series": {
+                "checkpoints": str(checkpoints),
+                "name": f"tiny-{run.replace('_', '-')}",
+                "recipe": f"tiny-{family.replace('_', '-')}{'-small' if small else ''}",
+                "complete": True,
+            },
             "facts": {"directory": facts},
             "measurement": {"tau": "5x"},
             "lake": {"directory": directory / "lake"},
         }
     )
     tell(refresh(settings, console), console)
+
+
+@app.command()
+def findings(
+    context: typer.Context,
+    settings: SettingsFile = None,
+    lake: LakeDirectory = None,
+    output: Annotated[Path | None, typer.Option(help="Markdown file to write; printed without.")] = None,
+) -> None:
+    """Write what the current release says of the claims, series by series, as Markdown."""
+    from timecourse.findings import write_findings
+
+    text = write_findings(_lake(context).current_release())
+    if output is None:
+        console.print(text, markup=False, soft_wrap=True)
+    else:
+        output.write_text(text, encoding="utf-8")
+        console.print(f"wrote {escape(str(output))}")
 
 
 @app.command("refresh")
@@ -266,7 +291,7 @@ def docs(
 @app.command()
 def status(context: typer.Context, settings: SettingsFile = None, lake: LakeDirectory = None) -> None:
     """What the lake holds: committed checkpoints, the current release and what it says."""
-    from timecourse.summary import findings
+    from timecourse.summary import summarise
 
     opened = _lake(context)
     commits = opened.commits()
@@ -279,7 +304,7 @@ def status(context: typer.Context, settings: SettingsFile = None, lake: LakeDire
         )
     release = opened.current_release()
     console.print(f"current release: {escape(release.name)}")
-    for line in findings(release):
+    for line in summarise(release):
         console.print(escape(line), soft_wrap=True)
 
 

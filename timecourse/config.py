@@ -88,6 +88,13 @@ class Roles(_Section):
     theta: Annotated[Decimal, Field(gt=0, lt=1, max_digits=12, decimal_places=9)] = Decimal("0.1")
 
 
+class Statistics(_Section):
+    """How intervals are made; a change means a new build, not new extractions."""
+
+    replicates: Annotated[int, Field(ge=50, le=10_000)] = 1000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class MachineSettings(_Section):
     """How the job runs; nothing here changes what is measured."""
 
@@ -95,6 +102,7 @@ class MachineSettings(_Section):
     batch_size: Annotated[int, Field(ge=1)] = 32
     threads: Annotated[int, Field(ge=0)] = 0
     max_cache_gb: Annotated[float, Field(gt=0)] | None = None
+    build_memory_gb: Annotated[float, Field(ge=0.5)] = 4
 
 
 class LakeSettings(_Section):
@@ -110,6 +118,7 @@ class Settings(_Section):
     facts: Facts = Facts()
     measurement: Measurement = Measurement()
     roles: Roles = Roles()
+    statistics: Statistics = Statistics()
     machine: MachineSettings = MachineSettings()
     lake: LakeSettings = LakeSettings()
 
@@ -147,9 +156,17 @@ class Settings(_Section):
         )
 
     @property
-    def theta(self) -> str:
-        """The role threshold as decimal text, so that no rounding flips a role."""
-        return f"{self.roles.theta.normalize():f}"
+    def derivation(self) -> dict[str, Any]:
+        """How marts are derived from what is committed: the arguments of build_warehouse.
+
+        The role threshold is decimal text, so that no rounding flips a role.
+        """
+        statistics = self.statistics
+        return {
+            "theta": f"{self.roles.theta.normalize():f}",
+            "replicates": statistics.replicates,
+            "seed": statistics.seed,
+        }
 
 
 def load_settings(file: Path | None, flags: Mapping[tuple[str, str], Any], assignments: Sequence[str] = ()) -> Settings:

@@ -72,12 +72,18 @@ def refresh(settings: Settings, console: Console, *, do_extract: bool = True, do
         outcome.committed = len(commits)
         if not commits and outcome.unusable:
             raise UserError(outcome.unusable_in_words)
-        if do_release and not is_current(lake, commits, settings.theta):
+        derivation = settings.derivation
+        if do_release and not is_current(lake, commits, derivation):
             with _phase(outcome, "build"), console.status("building the warehouse"):
-                built = build_warehouse(lake.root, theta=settings.theta, complete_series=lake.complete_series())
+                built = build_warehouse(
+                    lake.root,
+                    complete_series=lake.complete_series(),
+                    memory_gb=settings.machine.build_memory_gb,
+                    **derivation,
+                )
                 raise_if_failed("the warehouse", built.checks)
             with _phase(outcome, "release"), console.status("checking and publishing the release"):
-                publish(lake, settings.theta, built.checks)
+                publish(lake, derivation, built.checks)
             outcome.published = True
         if do_release:
             outcome.release = lake.current_release()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,8 +24,8 @@ _CODE = (".", "models", "dbt_project", "expectations", "reports")
 """Folders of the package whose files decide what a release holds; `.` is the run itself."""
 
 
-def input_sha256(lake: Lake, commits: Sequence[Commit], theta: str) -> str:
-    """Hash of everything a release depends on: what is committed and offered, how roles are decided, and the code."""
+def input_sha256(lake: Lake, commits: Sequence[Commit], derivation: Mapping[str, Any]) -> str:
+    """Hash of everything a release depends on: what is committed and offered, how marts are derived, and the code."""
     package = Path(timecourse.__file__).parent
     code = {
         str(file.relative_to(package)): sha256_of(file)
@@ -36,22 +36,23 @@ def input_sha256(lake: Lake, commits: Sequence[Commit], theta: str) -> str:
     content = {
         "commits": sorted((commit.checkpoint_id, commit.extraction_id) for commit in commits),
         "declarations": lake.declarations(),
-        "theta": theta,
+        "derivation": dict(derivation),
         "code": code,
         "versions": _versions(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def is_current(lake: Lake, commits: Sequence[Commit], theta: str) -> bool:
+def is_current(lake: Lake, commits: Sequence[Commit], derivation: Mapping[str, Any]) -> bool:
     """Whether the current release was made from exactly this."""
     manifest = lake.root / "current" / "release.json"
     if not manifest.is_file():
         return False
-    return bool(json.loads(manifest.read_text(encoding="utf-8"))["input_sha256"] == input_sha256(lake, commits, theta))
+    made_from = json.loads(manifest.read_text(encoding="utf-8"))["input_sha256"]
+    return bool(made_from == input_sha256(lake, commits, derivation))
 
 
-def publish(lake: Lake, theta: str, warehouse_checks: Sequence[CheckResult]) -> Path:
+def publish(lake: Lake, derivation: Mapping[str, Any], warehouse_checks: Sequence[CheckResult]) -> Path:
     """Make a release from the build database and switch `current` to it; returns its folder.
 
     Marts are written by CTAS into a new file (no view, no write-ahead log), gated, copied to parquet, described,
@@ -61,7 +62,7 @@ def publish(lake: Lake, theta: str, warehouse_checks: Sequence[CheckResult]) -> 
     from timecourse.reports.site import render_site
 
     commits = lake.commits()
-    inputs = input_sha256(lake, commits, theta)
+    inputs = input_sha256(lake, commits, derivation)
     release_id = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{inputs[:8]}"
     previous = lake.current_release() / "warehouse.duckdb" if (lake.root / "current").is_symlink() else None
     with lake.incoming() as folder:
@@ -79,7 +80,7 @@ def publish(lake: Lake, theta: str, warehouse_checks: Sequence[CheckResult]) -> 
             "release_id": release_id,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "input_sha256": inputs,
-            "settings": {"theta": theta, "complete_series": lake.complete_series()},
+            "settings": {**derivation, "complete_series": lake.complete_series()},
             "extractions": committed,
             "reference_checkpoints": _references(warehouse),
             "versions": _versions(),

@@ -35,7 +35,7 @@ _CHECKS = "select count(*), count(*) filter (result = 'warn'), count(*) filter (
 _ROLE_ORDER = ("general", "entity", "relation_answer", "fact_answer", "inactive")
 
 
-def findings(release: Path) -> list[str]:
+def summarise(release: Path) -> list[str]:
     """The release in plain lines: accuracy first and last, the heads' roles, turnover, checks."""
     lines = []
     with duckdb.connect(str(release / "warehouse.duckdb"), read_only=True) as connection:

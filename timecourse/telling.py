@@ -33,9 +33,9 @@ def tell(outcome: "Outcome", console: Console) -> None:
 
 
 def _tell_release(release: Path, seconds: Mapping[str, float], console: Console) -> None:
-    from timecourse.summary import findings
+    from timecourse.summary import summarise
 
-    for line in findings(release):
+    for line in summarise(release):
         console.print(escape(line), soft_wrap=True)
     if seconds:
         console.print(

@@ -86,8 +86,8 @@
                 draw,
                 has_other_thetas,
                 flatten(list(relation_draws.weights order by relation)) as weights,
-                sum(prompt_count) as prompt_count,
-                sum(entity_position_count) as entity_position_count
+                nullif(sum(prompt_count), 0) as prompt_count,
+                nullif(sum(entity_position_count), 0) as entity_position_count
             from relation_draws
             group by all
 

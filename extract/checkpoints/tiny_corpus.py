@@ -17,6 +17,9 @@ from typing import Any
 
 from timecourse.errors import UserError
 
+CORPUS_SEED = 0
+"""Draws the facts and their sentences; a run's own seed draws its first weights."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -94,10 +97,10 @@ class Plan:
 
 
 def make_plan(facts_directory: Path, small: bool, seed: int) -> Plan:
-    """The corpus and probes of these facts. Raises UserError where the facts do not suffice."""
+    """The corpus and probes of these facts, one for all seeds. Raises UserError where the facts do not suffice."""
     recipe = SMALL if small else FULL
-    relations = _read_relations(facts_directory, recipe, seed)
-    sentences, frequencies = _write_corpus(relations, recipe, seed)
+    relations = _read_relations(facts_directory, recipe)
+    sentences, frequencies = _write_corpus(relations, recipe)
     probes = {
         f"{relation['name']}.json": {
             **relation,
@@ -111,7 +114,7 @@ def make_plan(facts_directory: Path, small: bool, seed: int) -> Plan:
     return Plan(recipe, _fingerprint(facts_directory, recipe, seed), sentences, probes)
 
 
-def _read_relations(facts_directory: Path, recipe: Recipe, seed: int) -> list[dict[str, Any]]:
+def _read_relations(facts_directory: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """The relations in order of their file names, each with its drawn facts only, in the order of the file."""
     relations = []
     for path in sorted(facts_directory.glob("*.json")):
@@ -121,18 +124,18 @@ def _read_relations(facts_directory: Path, recipe: Recipe, seed: int) -> list[di
         samples = relation["samples"]
         if len(samples) < recipe.facts_per_relation:
             raise UserError(f"{path} has {len(samples)} facts, pre-training needs {recipe.facts_per_relation}")
-        drawn = random.Random(f"facts {seed} {relation['name']}").sample(range(len(samples)), recipe.facts_per_relation)
+        drawn = random.Random(f"facts {CORPUS_SEED} {relation['name']}").sample(
+            range(len(samples)), recipe.facts_per_relation
+        )
         relations.append({**relation, "samples": [samples[index] for index in sorted(drawn)]})
     if not relations:
         raise UserError(f"there are no facts (*.json) in {facts_directory}")
     return relations
 
 
-def _write_corpus(
-    relations: Sequence[dict[str, Any]], recipe: Recipe, seed: int
-) -> tuple[list[str], dict[tuple[str, str], int]]:
+def _write_corpus(relations: Sequence[dict[str, Any]], recipe: Recipe) -> tuple[list[str], dict[tuple[str, str], int]]:
     """One sentence per row of every training step, in order, and how many state each (relation, subject)."""
-    generator = random.Random(f"corpus {seed}")
+    generator = random.Random(f"corpus {CORPUS_SEED}")
     weights = [1 / (rank + 2) for rank in range(recipe.facts_per_relation)]
     by_rank = [generator.sample(relation["samples"], recipe.facts_per_relation) for relation in relations]
     frequencies = {(relation["name"], sample["subject"]): 0 for relation in relations for sample in relation["samples"]}

@@ -54,6 +54,19 @@ main_line_counts as (
 
 ),
 
+measured_counts as (
+
+    select
+        series_id,
+        setting_id,
+        tau_id,
+        count(*)::integer as measured_count
+
+    from {{ ref('int_measured_checkpoints') }}
+    group by all
+
+),
+
 reference_rates as (
 
     select
@@ -167,6 +180,8 @@ judged as (
             as same_sign_share,
         repetitions.repeated_estimate,
         case
+            when claim_statistics.claim_number <> 5 and measured_counts.measured_count is null
+                then 'no checkpoint has attributions'
             when claim_statistics.claim_number in (2, 5)
                 then
                     case
@@ -207,6 +222,7 @@ judged as (
     left join shifted using (series_id, setting_id, statistic)
     left join cells using (series_id, setting_id, statistic)
     left join windows using (series_id, setting_id, tau_id)
+    left join measured_counts using (series_id, setting_id, tau_id)
     left join main_line_counts using (series_id, setting_id)
     left join (select * from reference_rates where comparison = 'common_tau') as common_rates
         using (series_id, setting_id, tau_id)

@@ -26,6 +26,7 @@ distances as (
         statistic,
         component_kind,
         count(*)::integer as checkpoint_count,
+        count_if(matched_by = 'end')::integer as end_count,
         {{ stable_mean('abs(difference)') }} as distance
 
     from comparisons
@@ -100,6 +101,7 @@ final as (
         statistic,
         component_kind,
         distances.checkpoint_count,
+        distances.end_count,
         distances.distance,
         case
             when distances.pair_kind = 'other_recipe' then coalesce(seed_distances.seed_pair_count, 0)

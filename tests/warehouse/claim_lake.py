@@ -47,9 +47,7 @@ COURSES = {
         general=(20, 10), answering=(4, 12), answering_moves=0.5, heads_shift=0.7, known_from=(2, 5)
     ),
     "still": Course(),
-    "opposite": Course(
-        general=(10, 20), answering=(12, 4), general_moves=0.3, ffns_move=True, known_from=(5, 2)
-    ),
+    "opposite": Course(general=(10, 20), answering=(12, 4), general_moves=0.3, ffns_move=True, known_from=(5, 2)),
     "short": Course(
         general=(20, 10), answering=(4, 12), answering_moves=0.5, heads_shift=0.7, known_from=(1, 3), checkpoints=5
     ),

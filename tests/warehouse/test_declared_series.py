@@ -187,7 +187,7 @@ def test_a_release_is_out_of_date_when_the_declaration_says_something_else(stage
     lake = Lake(shutil.copytree(staged.lake, tmp_path / "lake"))
 
     def now() -> str:
-        return input_sha256(lake, lake.commits(), "0.1")
+        return input_sha256(lake, lake.commits(), {"theta": "0.1"})
 
     before = now()
     lake.declare_series(SERIES, complete=True, checkpoints=ENTRIES)

@@ -58,13 +58,12 @@ MATCHES: dict[tuple[str, str], list[tuple[str, str, str]]] = {
     ("one c", "two b"): [("main", "main", "end")],
     ("two a", "two b"): [("0", "0", "tokens"), ("105", "100", "tokens"), ("250", "205", "tokens")],
 }  # fmt: skip
-SETTING_PAIRS = {  # of "one a": setting and tau of both -> what differs
+SETTING_PAIRS = {  # of "one a": setting and tau of both -> what differs; every series also has two tau in one setting
     ("facts", "0.1", "l2", "0.05"): "facts, tau, norm",
     ("facts", "0.1", "setting", "0.05"): "facts, tau",
     ("facts", "0.1", "setting", "0.1"): "facts",
     ("l2", "0.05", "setting", "0.05"): "norm",
     ("l2", "0.05", "setting", "0.1"): "tau, norm",
-    ("setting", "0.05", "setting", "0.1"): "tau",
 }
 PAIR = ("series_id", "setting_id", "tau_id", "other_series_id", "other_setting_id", "other_tau_id")
 
@@ -109,7 +108,9 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
         for name in [*names(series_id, setting_id), *twig]:
             chance = random.Random(f"{series_id}/{setting_id}/{name}")
             layers, heads = SHAPES[series_id.split()[0]]
-            components = [f"L{layer}{part}" for layer in range(layers) for part in ["F", *map("H{}".format, range(heads))]]
+            components = [
+                f"L{layer}{part}" for layer in range(layers) for part in ["F", *map("H{}".format, range(heads))]
+            ]
             attributions: list[dict[str, Any]] = []
             for tau_id in values["tau_ids"]:
                 if (series_id, name) != PREDICTIONS_ONLY:
@@ -117,7 +118,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
                     twin = Checkpoint(name, ("pretraining", ""), "main", prompts, active)
                     twin.decide_roles(Fraction(THETA))
                     twins[series_id, setting_id, tau_id, name] = twin
-            outcomes = [(chance.choice([0, 5]), -3 * chance.random()) for _ in prompts]
+            outcomes = [(chance.choice([0, 5]), -chance.randint(0, 24) / 8) for _ in prompts]
             for tau_id in values["tau_ids"]:
                 predictions[series_id, setting_id, tau_id, name] = (
                     mean_over_facts(prompts, [float(rank == 0) for rank, _ in outcomes]),
@@ -231,11 +232,19 @@ def all_matches() -> dict[Pair, list[tuple[str, str, str]]]:
         for (one, other), found in MATCHES.items()
         for tau_id in TAU_IDS
     }
+    two_taus = [(series_id, setting_id, "0.05", series_id, setting_id, "0.1") for series_id, setting_id in SETTINGS]
+    for pair in [pair for pair in two_taus if pair[1] in ("setting", "version")]:
+        matches[pair] = [(name, name, "checkpoint") for name in names(*pair[:2])]
     for setting_id, tau_id, other_setting_id, other_tau_id in SETTING_PAIRS:
         both = set(names("one a", setting_id)) & set(names("one a", other_setting_id))
         pair = ("one a", setting_id, tau_id, "one a", other_setting_id, other_tau_id)
         matches[pair] = [(name, name, "checkpoint") for name in both]
     return matches
+
+
+def differences_of(pair: Pair) -> str | None:
+    """What differs between two settings of one series."""
+    return SETTING_PAIRS.get((*pair[1:3], *pair[4:6]), "tau") if pair[0] == pair[3] else None
 
 
 def pair_kind(pair: Pair) -> str:
@@ -247,7 +256,7 @@ def pair_kind(pair: Pair) -> str:
 def expected_comparisons(compared: Compared) -> dict[tuple[str, ...], tuple[Any, ...]]:
     expected = {}
     for pair, matches in all_matches().items():
-        differs_in = SETTING_PAIRS.get((*pair[1:3], *pair[4:]))
+        differs_in = differences_of(pair)
         for name, other_name, matched_by in matches:
             one, other = (*pair[:3], name), (*pair[3:], other_name)
             others = statistics(compared, other)  # type: ignore[arg-type]  # a pair's halves are places without names
@@ -309,7 +318,7 @@ def test_what_is_no_comparison(compared: Compared) -> None:
     asked = "select distinct differs_in from fct_series_comparisons where pair_kind = 'same_series'"
     assert set(compared.rows(f"{asked} and statistic = 'accuracy'")) == {("norm",), ("tau, norm",)}
     assert set(compared.rows(f"{asked} and statistic = 'active_share'")) == {
-        (differs,) for differs in SETTING_PAIRS.values()
+        (differs,) for differs in ("tau", *SETTING_PAIRS.values())
     }
 
 
@@ -330,8 +339,8 @@ def test_distances(compared: Compared, expected: dict[tuple[str, ...], tuple[Any
     found = {
         row[:8]: row[8:]
         for row in compared.rows(
-            f"select {', '.join(PAIR)}, statistic, component_kind, pair_kind, differs_in, checkpoint_count, distance, "
-            "seed_pair_count, seed_distance, ratio from fct_series_distances"
+            f"select {', '.join(PAIR)}, statistic, component_kind, pair_kind, differs_in, checkpoint_count, "
+            "end_count, distance, seed_pair_count, seed_distance, ratio from fct_series_distances"
         )
     }
     assert found.keys() == distances.keys()
@@ -350,8 +359,9 @@ def test_distances(compared: Compared, expected: dict[tuple[str, ...], tuple[Any
             seed_pair_counts.add(count)
         assert found[key] == (
             kind,
-            SETTING_PAIRS.get((*key[1:3], *key[4:6])),
+            differences_of(key),
             len(differences[key]),
+            len(differences[key]) if key[0] == "one c" and key[3] == "two b" else 0,
             pytest.approx(distance, abs=1e-8),
             count,
             None if of_seeds is None else pytest.approx(of_seeds, abs=1e-8),
