@@ -144,7 +144,9 @@ def write_table(directory: Path, name: str, columns: Mapping[str, object]) -> in
     arrays = [_array(columns[field.name], field) for field in schema]
     table = pa.Table.from_arrays(arrays, schema=schema)
     table.validate(full=True)
-    pq.write_table(table, directory / f"{name}.parquet", compression="zstd", compression_level=6)
+    # A dictionary of floats, which hardly repeat, makes a file a quarter larger.
+    words = [field.name for field in schema if not pa.types.is_floating(field.type)]
+    pq.write_table(table, directory / f"{name}.parquet", compression="zstd", compression_level=6, use_dictionary=words)
     return int(table.num_rows)
 
 

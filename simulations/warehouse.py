@@ -28,6 +28,14 @@ _WITHOUT_DBT = """
 {% macro one_extraction_at_a_time(macro, source) %}{{ macro(source) }}{% endmacro %}
 """
 
+_DECLARED = {
+    "declared_series": "series_id varchar, recipe_id varchar, duplicates varchar",
+    "declared_checkpoints": """series_id varchar, checkpoint_name varchar, position integer, phase varchar,
+        phase_index integer, stage varchar, stage_index integer, branch varchar, step bigint, tokens_reported bigint,
+        tokens_computed bigint, commit_sha varchar, weights_sha256 varchar, bytes bigint, status varchar,
+        same_weights_as varchar, reason varchar""",
+}
+
 
 def render(template: str, needed: set[str] | None = None, **variables: Any) -> str:
     """SQL with the project's macros; `ref('x')` is the table x, which is added to `needed`."""
@@ -80,13 +88,7 @@ def build_from_raw(
             connection.register("rows", TABLES[name].empty_table())
             connection.execute(f"create table raw_{name} as from rows")
             connection.unregister("rows")
-    for name, columns in (
-        ("declared_series", "series_id varchar, recipe_id varchar, duplicates varchar"),
-        ("declared_checkpoints", "series_id varchar, checkpoint_name varchar, position integer, phase varchar, "
-         "phase_index integer, stage varchar, stage_index integer, branch varchar, step bigint, tokens_reported bigint, "
-         "tokens_computed bigint, commit_sha varchar, weights_sha256 varchar, bytes bigint, status varchar, "
-         "same_weights_as varchar, reason varchar"),
-    ):  # fmt: skip
+    for name, columns in _DECLARED.items():
         connection.execute(f"create table if not exists {name} ({columns})")
     sizes = connection.execute("select layer_count::integer, head_count::integer from raw_checkpoint").fetchall()
     with TemporaryDirectory() as directory:

@@ -97,13 +97,14 @@ def write_findings(release: Path) -> str:
                 "",
                 f"## {number}. {claim}",
                 "",
-                "| statistic | series | τ | estimate (99 %) | n | δ | same sign | repeated | its verdict | the claim's | why |",
+                "| statistic | series | τ | estimate (99 %) | n | δ | same sign | repeated | verdict | claim | why |",
                 "|---|---|---|---|---|---|---|---|---|---|---|",
             ]
         interval = f" ({low:.3f} to {high:.3f})" if low is not None else f" (p = {p:.4f})" if p is not None else ""
         lines.append(
             f"| {statistic} | {_cell(name)} | {_cell(tau_id)} | {_number(estimate)}{interval} | {units or ''} "
-            f"| {delta:g} | {'' if sign is None else f'{sign:.0%}'} | {_number(repeated)} | {own} | **{all_}** | {_cell(why)} |"
+            f"| {delta:g} | {'' if sign is None else f'{sign:.0%}'} | {_number(repeated)} "
+            f"| {own} | **{all_}** | {_cell(why)} |"
         )
     if agreement:
         lines += ["", "## Do seeds of one recipe agree?", "", "| claim | series | verdicts |", "|---|---|---|"]
