@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+from platformdirs import user_cache_path
 
 import timecourse
 from timecourse.checks import CheckResult
@@ -251,6 +252,11 @@ def _sizes(commits: Sequence[_Commit]) -> tuple[list[int], int]:
 
 def _fingerprint(theta: str, replicates: int, seed: int, component_limit: int) -> str:
     """Hash of everything but the raw files that decides what the build database holds."""
+    settings = f"theta={theta};replicates={replicates};seed={seed};components={component_limit}"
+    return hashlib.sha256(f"{_models_sha256()};{settings}".encode()).hexdigest()
+
+
+def _models_sha256() -> str:
     digest = hashlib.sha256()
     for room in ("models", "dbt_project"):
         for path in sorted((PACKAGE / room).rglob("*")):
@@ -260,7 +266,6 @@ def _fingerprint(theta: str, replicates: int, seed: int, component_limit: int) -
                 digest.update(content)
     for package in ("dbt-core", "dbt-duckdb", "duckdb"):
         digest.update(f"{package}=={version(package)};".encode())
-    digest.update(f"theta={theta};replicates={replicates};seed={seed};components={component_limit}".encode())
     return digest.hexdigest()
 
 
@@ -315,7 +320,7 @@ def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any], memory_g
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
-    arguments = ["build", "--exclude-resource-type", "unit_test", "--no-send-anonymous-usage-stats"]
+    arguments = ["--no-send-anonymous-usage-stats"]
     for option, path in (
         ("--project-dir", PACKAGE / "dbt_project"),
         ("--profiles-dir", PACKAGE / "dbt_project"),
@@ -327,7 +332,9 @@ def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any], memory_g
     try:
         memory = f"{memory_gb * 1000:.0f}MB"
         with _environment(TIMECOURSE_BUILD_DATABASE=str(database), TIMECOURSE_BUILD_MEMORY=memory):
-            outcome = dbtRunner().invoke(arguments, vars=dict(variables))
+            manifest = _parsed_models(arguments, variables)
+            command = ["build", "--exclude-resource-type", "unit_test", *arguments]
+            outcome = dbtRunner(manifest=manifest).invoke(command, vars=dict(variables))
     finally:
         DuckDBConnectionManager.close_all_connections()
     results = list(getattr(outcome.result, "results", None) or [])
@@ -337,6 +344,28 @@ def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any], memory_g
     if outcome.exception is not None:
         raise UserError(f"dbt failed: {_one_line(str(outcome.exception))}")
     return results
+
+
+def _parsed_models(arguments: Sequence[str], variables: Mapping[str, Any]) -> Any:
+    """dbt's manifest of the models: parsing them takes longer than a small build, so it is kept in the user's cache.
+
+    None where dbt finds a mistake in them, which it then says itself.
+    """
+    from dbt.cli.main import dbtRunner
+    from dbt.contracts.graph.manifest import Manifest
+
+    kept = user_cache_path("timecourse") / f"models-{_models_sha256()[:32]}.msgpack"
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        return Manifest.from_msgpack(kept.read_bytes())
+    manifest: Any = dbtRunner().invoke(["parse", *arguments], vars=dict(variables)).result
+    if isinstance(manifest, Manifest):
+        with suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            beside = kept.with_suffix(f".{os.getpid()}")
+            beside.write_bytes(manifest.to_msgpack())
+            beside.replace(kept)
+        return manifest
+    return None
 
 
 def _one_line(message: str | None) -> str:
