@@ -6,12 +6,14 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint bench bench-warehouse clean
+.PHONY: help install demo findings test test-slow simulate lint bench bench-warehouse verify-families clean
 
 help:
 	@echo "make demo       pre-train a tiny OLMo and take it the whole way to a report (demo/)"
 	@echo "make test       lint, then every test"
 	@echo "make test-slow  the checks that take longer: a wheel in an empty environment, the full demo"
+	@echo "make simulate   how often intervals hold and verdicts are right, on data whose truth is known"
+	@echo "make findings   the demo at three seeds, and docs/findings.md from it"
 	@echo "make lint       ruff, mypy, sqlfluff"
 	@echo "make bench      the short benchmarks"
 	@echo "make bench-warehouse  the warehouse of 10, 40 and 160 checkpoints of OLMo-7B's size: an hour, 3 GB of disk"
@@ -28,11 +30,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/timecourse demo
 
+findings: $(INSTALLED)
+	for seed in 0 1 2; do $(BIN)/timecourse demo --seed $$seed || exit 1; done
+	$(BIN)/timecourse findings --lake demo/lake --output docs/findings.md
+
 test: lint
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+simulate: $(INSTALLED)
+	$(BIN)/python -m simulations
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
