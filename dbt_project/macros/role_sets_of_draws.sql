@@ -1,6 +1,6 @@
 {#-
     The roles of components under every draw over facts, as sets of bits. `vectors` is a table like
-    int_component_vectors, `kinds` are the kinds of draws. What a role is, is what fct_role_memberships says; here the rates are weighted, and sets exclude
+    int_component_vectors, `kinds` are the kinds of draws and `draws` how many of each. What a role is, is what fct_role_memberships says; here the rates are weighted, and sets exclude
     each other bit by bit. Every draw has its row for every role, also where the set is empty.
 
     A row with a relation_id: relation_answer of the relation, or fact_answer of any of its facts. Without one: general,
@@ -12,7 +12,7 @@
     scope `all` is rounded to 1e-9, as in int_scope_rates. Numbers stand for extractions and draws, because hundreds of
     millions of rows are compared.
 -#}
-{% macro role_sets_of_draws(vectors, kinds=['observed', 'bootstrap', 'half', 'bootstrap_half']) -%}
+{% macro role_sets_of_draws(vectors, kinds=['observed', 'bootstrap', 'half', 'bootstrap_half'], draws=10000) -%}
     {%- set last_bit = var('component_limit') - 1 -%}
     {%- set empty_set -%} '{{ '0' * var('component_limit') }}'::bit {%- endset -%}
     {%- set theta = var('theta') ~ '::double' -%}
@@ -55,7 +55,7 @@
                 (row_number() over (order by fact_set_id, resample_kind, resample, half))::integer as draw,
                 resample_kind = 'observed' or (resample_kind = 'half' and resample <= 20) as has_other_thetas
             from {{ ref('stg_draws__weights') }}
-            where resample_kind in {{ text_literals(kinds) }}
+            where resample_kind in {{ text_literals(kinds) }} and resample <= {{ draws }}
 
         ),
 

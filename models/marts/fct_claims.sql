@@ -207,8 +207,9 @@ judged as (
         end as saturated_reason,
         case
             when estimates.estimate is not null then null
-            when claim_statistics.claim_number = 5 then 'one of the groups `location` and `name` is absent'
-            when claim_statistics.claim_number = 2 then 'no relation converged before the last checkpoint'
+            when claim_statistics.claim_number = 5
+                then 'no relation converged, or one of the groups `location` and `name` is absent'
+            when claim_statistics.claim_number = 2 then 'no relation converged before the last checkpoint, or nothing answered for it when it did'
             when claim_statistics.claim_number = 3
                 then 'halves of the facts agree on less than 0.1 of either set at every checkpoint'
             else 'no component is active'
@@ -249,6 +250,8 @@ decided as (
         claim_number in (1, 5) and coalesce(sign(repeated_estimate) <> sign(estimate), true) as is_not_repeated,
         case
             when unrepeated_verdict = 'supported' and is_not_repeated then 'undecided'
+            -- Where heads merely fade, the repeated estimate is about 0, and its sign says nothing.
+            when unrepeated_verdict = 'supported' and claim_number = 1 and repeated_estimate < delta then 'undecided'
             when unrepeated_verdict = 'contradicted' and claim_number = 1 and is_not_repeated then 'undecided'
             else unrepeated_verdict
         end as statistic_verdict
@@ -296,7 +299,10 @@ final as (
                     case
                         when unrepeated_verdict <> 'undecided' and repeated_estimate is null
                             then 'it could not be repeated as the rule demands'
-                        when unrepeated_verdict <> 'undecided' then 'its sign changes when it is repeated as the rule demands'
+                        when unrepeated_verdict <> 'undecided' and is_not_repeated
+                            then 'its sign changes when it is repeated as the rule demands'
+                        when unrepeated_verdict <> 'undecided'
+                            then 'the estimate is below δ when it is repeated as the rule demands'
                         when claim_number = 5 then 'p is above 0.01, or the estimate is below δ'
                         when estimate_low is null then 'it has no interval'
                         when estimate_low <= 0 then 'the interval holds 0'

@@ -27,7 +27,8 @@ last_steps as (
 
 ),
 
--- A relation that has not converged counts as one that converges at the end.
+-- A relation that has not converged counts as one that converges at the end; where none has, nothing is known of their
+-- order.
 final as (
 
     select
@@ -49,6 +50,8 @@ final as (
     where
         relations.relation_group in ('location', 'name')
         and case convergences.censoring when 'right' then last_steps.last_step else convergences.converged_step end is not null
+    qualify
+        bool_or(convergences.censoring <> 'right') over (partition by series_id, setting_id, convergences.fact_subset)
 
 )
 

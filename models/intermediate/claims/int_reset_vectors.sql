@@ -38,53 +38,39 @@ peaks as (
 
 ),
 
-active_counts as (
+sorted_peaks as (
 
     select
         series_id,
         setting_id,
-        tau_id,
         extraction_id,
-        count(*) as active_count
-
-    from peaks
-    group by all
-
-),
-
-least_active as (
-
-    select
-        series_id,
-        setting_id,
         tau_id,
-        min(active_count) as least_active_count
+        list_reverse_sort(list(peak)) as sorted_peaks
 
-    from active_counts
+    from peaks
     group by all
 
 ),
 
-ranked as (
+-- The peak that the last of equally many cells has; cells with the very same peak stay together.
+cut_offs as (
 
     select
-        *,
-        row_number() over (
-            partition by extraction_id, tau_id
-            order by peak desc, component_id, prompt_id, position
-        ) as peak_rank
+        extraction_id,
+        tau_id,
+        sorted_peaks[min(len(sorted_peaks)) over (partition by series_id, setting_id, tau_id)] as cut_off
 
-    from peaks
+    from sorted_peaks
 
 ),
 
 strongest as (
 
-    select ranked.*
+    select peaks.*
 
-    from ranked
-    inner join least_active using (series_id, setting_id, tau_id)
-    where ranked.peak_rank <= least_active.least_active_count
+    from peaks
+    inner join cut_offs using (extraction_id, tau_id)
+    where peaks.peak >= cut_offs.cut_off
 
 ),
 

@@ -26,7 +26,15 @@ layer_draws as (
 
 ),
 
--- Heads are the same under both thresholds.
+common_sets as (
+
+    select *
+    from {{ ref('int_resampled_role_sets') }}
+    where resample_kind in ('observed', 'bootstrap') and relation_id = '' and resample <= 200
+
+),
+
+-- Heads are the same under both thresholds. 200 draws, as for the rank correlations beside them.
 primary_sets as (
 
     select
@@ -34,7 +42,7 @@ primary_sets as (
         ['head'] as component_kinds,
         *
 
-    from {{ primary_role_sets(ref('int_resampled_role_sets'), ['observed', 'bootstrap']) }} as primary_sets
+    from {{ primary_role_sets('common_sets', ['observed', 'bootstrap']) }} as primary_sets
 
     union all
 
@@ -43,7 +51,7 @@ primary_sets as (
         ['ffn'] as component_kinds,
         *
 
-    from {{ primary_role_sets(ref('int_resampled_role_sets'), ['observed', 'bootstrap']) }} as primary_sets
+    from {{ primary_role_sets('common_sets', ['observed', 'bootstrap']) }} as primary_sets
 
     union all
 

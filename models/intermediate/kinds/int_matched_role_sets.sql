@@ -8,7 +8,7 @@ vectors as (
 
 final as (
 
-    select * from {{ role_sets_of_draws('vectors', ['observed', 'bootstrap']) }} as role_sets
+    select * from {{ role_sets_of_draws('vectors', ['observed', 'bootstrap'], draws=200) }} as role_sets
 
 )
 

@@ -1,10 +1,22 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_extractions',
+        on_schema_change='fail'
+    )
+}}
+
 with
 
 role_sets as (
 
     select *
     from {{ ref('int_resampled_role_sets') }}
-    where half <> ''
+    where
+        half <> ''
+        {% if is_incremental() -%}
+            and extraction_id not in (select extraction_id from {{ this }})
+        {%- endif %}
 
 ),
 
