@@ -172,7 +172,7 @@ def _convergences(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     rows = partition.rows(
         """select relation_id, metric, censoring, final_fit, majority_share,
             earlier.checkpoint_name as previous_checkpoint, later.checkpoint_name as converged_checkpoint,
-            previous_step, converged_step,
+            previous_step, converged_step, converged_step_low, converged_step_high, censored_share, is_steady,
             earlier.checkpoint_index as from_checkpoint_index, later.checkpoint_index as checkpoint_index
         from fct_relation_convergences as convergences
         left join checkpoints as earlier on earlier.checkpoint_id = convergences.previous_checkpoint_id
@@ -210,7 +210,9 @@ def _convergences(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         "When each relation converges",
         "The first checkpoint at which the isotonic fit of the accuracy reaches 0.9 of its last value, as an"
         " interval: after the previous checkpoint, at the latest at this one. Not converged (right-censored): the"
-        " last value does not beat the majority answer's share, or is only reached at the last checkpoint.",
+        " last value does not beat the majority answer's share, or is only reached at the last checkpoint. The 95 %"
+        " interval comes from draws of the relation's facts; it has no end (n/a) where more than 2.5 % of them do not"
+        " converge. Steady: the same without the last checkpoint.",
         caption,
         source_line(partition, uses_tau=False),
         charts.specification(_convergence_chart(axis, points), caption) if rows else None,
@@ -224,6 +226,10 @@ def _convergences(partition: Partition, axis: charts.TrainingAxis) -> Figure:
                 Column("converged_checkpoint", "At the latest at"),
                 Column("previous_step", "After step", "count"),
                 Column("converged_step", "At the latest at step", "count"),
+                Column("converged_step_low", "From step (95 %)", "count"),
+                Column("converged_step_high", "To step (95 %)", "count"),
+                Column("censored_share", "Draws not converged", "percent"),
+                Column("is_steady", "Steady", "flag"),
                 Column("final_fit", "Last fitted accuracy", "percent"),
                 Column("majority_share", "Majority answer's share", "percent"),
             ],

@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 import pyarrow as pa
 
-from timecourse.build import theta_grid
+from timecourse.build import _literal_path, theta_grid
 from timecourse.extract.raw import TABLES
 from timecourse.resampling import write_draws
 
@@ -78,6 +78,7 @@ def build_from_raw(
     replicates: int = 1000,
     seed: int = 0,
     kinds: Sequence[str] = ("observed", "bootstrap", "half", "bootstrap_half"),
+    complete_series: Sequence[str] = (),
 ) -> None:
     """Draw facts, and make the models and all that they need, from the tables `raw_<table>` of the connection.
 
@@ -102,14 +103,14 @@ def build_from_raw(
         theta=theta,
         theta_grid=theta_grid(theta),
         component_limit=max(layers * (heads + 1) for layers, heads in sizes),
-        complete_series=[],
+        complete_series=list(complete_series),
     )
 
 
 def read_lake(connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
     """Make the tables `raw_<table>` of every file of a lake, in which nothing was withdrawn."""
     for name in TABLES:
-        files = [str(path) for path in sorted((lake / "raw").rglob(f"{name}.parquet"))]
+        files = [_literal_path(path) for path in sorted((lake / "raw").rglob(f"{name}.parquet"))]
         connection.execute(
             f"create table raw_{name} as from read_parquet(?, hive_partitioning = false, union_by_name = true)", [files]
         )

@@ -14,6 +14,7 @@ import duckdb
 import pytest
 
 from tests.conftest import save_checkpoint, save_random_checkpoint
+from timecourse.build import BuildResult
 from timecourse.lake import Lake
 
 
@@ -145,16 +146,32 @@ def test_a_second_refresh_does_nothing_and_imports_no_torch(lake, series, facts_
     assert tree(lake) == before
 
 
-def test_only_what_is_new_or_changed_is_extracted(refresh, lake, series):
-    before = tree(lake)
-    activities = "select * from fct_component_activities where checkpoint_id = 's/{}' order by all"
-    old = {name: rows(lake, activities.format(name)) for name in ("step0", "main")}
+@pytest.fixture(scope="module")
+def changed(finished, series_directory, facts_directory, run, tmp_path_factory):
+    """The lake after a checkpoint was added and one changed; extracted, then with one more tau, then released with
+    another theta. Read only. Yields it, its files before and in between, and what was said."""
+    folder = tmp_path_factory.mktemp("changed")
+    lake = shutil.copytree(finished[0], folder / "lake", symlinks=True)
+    series = shutil.copytree(series_directory, folder / "series")
     save_checkpoint(series / "step200", seed=7, clip_qkv=0.8)
     save_checkpoint(series / "step0", seed=8, clip_qkv=0.8)
-    done = refresh()
-    assert done.returncode == 0, done.stderr
-    assert "extracted 2 of 4" in done.stdout
-    after = tree(lake)
+    flags = ["--checkpoints", series, "--facts", facts_directory, "--series", "s", "--lake", lake, "--tau", "0.03"]
+    files, said = [tree(lake)], []
+    for command, *more in (
+        ("extract",),
+        ("extract", "--tau", "0.05"),
+        ("refresh", "--tau", "0.05", "--theta", "0.4"),
+    ):
+        done = run(command, *flags, *more)
+        assert done.returncode == 0, done.stderr
+        files.append(tree(lake))
+        said.append(done.stdout)
+    return lake, files, said
+
+
+def test_only_what_is_new_or_changed_is_extracted(finished, changed):
+    lake, (before, after, *_), (said, *_) = changed
+    assert "extracted 2 of 4" in said
     kept = {path for path in before if path.startswith(("raw", "commits", "releases"))}
     replaced = {path for path in kept if path.startswith(("raw", "commits")) and "step0" in path}
     assert replaced and all(after.get(path) != before[path] for path in replaced)
@@ -162,21 +179,25 @@ def test_only_what_is_new_or_changed_is_extracted(refresh, lake, series):
     assert all(after[path] == before[path] for path in kept - replaced)
     names = rows(lake, "select checkpoint_name from dim_checkpoints order by checkpoint_index")
     assert names == [("step0",), ("step100-tokens1B",), ("step200",), ("main",)]
-    assert rows(lake, activities.format("main")) == old["main"]
-    assert rows(lake, activities.format("step0")) != old["step0"]
+    predictions = "select fact_id, first_token_rank, mean_log_prob from fct_fact_predictions"
+    for name, is_same in (("step0", False), ("main", True)):
+        of_name = f"{predictions} where checkpoint_id = 's/{name}' order by all"
+        assert (rows(lake, of_name) == rows(finished[0], of_name)) == is_same
 
 
-def test_other_settings_extract_anew_and_theta_only_builds(refresh, lake):
-    done = refresh("--tau", "0.05", command="extract")
-    assert done.returncode == 0 and "extracted 3 of 3" in done.stdout
-    extracted = {path for path in tree(lake) if path.startswith("raw")}
-    done = refresh("--tau", "0.05", "--theta", "0.4")
-    assert "extracted" not in done.stdout and "θ = 0.4" in done.stdout
-    assert {path for path in tree(lake) if path.startswith("raw")} == extracted
+def test_other_settings_extract_anew_and_theta_only_builds(changed):
+    lake, (before, _, extracted, released), (_, of_tau, of_theta) = changed
+    assert "extracted 4 of 4" in of_tau
+    assert "extracted" not in of_theta and "θ = 0.4" in of_theta
+    assert {path for path in released if path.startswith("raw")} == {
+        path for path in extracted if path.startswith("raw")
+    }
+    assert all(released[path] == before[path] for path in before if path.startswith("releases")), "the last one stays"
     assert rows(lake, "select distinct tau_id from fct_role_memberships order by 1") == [("0.03",), ("0.05",)]
 
 
-@pytest.mark.parametrize("damage", ["corrupt", pytest.param("lost", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["corrupt", "lost"])
 def test_a_lost_or_corrupt_build_database_gives_the_same_marts(refresh, lake, damage):
     query = "select * from fct_component_histories order by all"
     before = rows(lake, query), rows(lake, "select * from fct_role_stabilities order by all")
@@ -337,8 +358,12 @@ def small_files(monkeypatch):
 @pytest.mark.parametrize(
     ("module", "function"), [("timecourse.extract.measurement", "write_table"), ("timecourse.release", "_copy_marts")]
 )
-def test_a_full_disk_loses_nothing(refresh, lake, series, small_files, module, function):
+def test_a_full_disk_loses_nothing(refresh, lake, series, small_files, monkeypatch, module, function):
     """From the named step on, the extraction, or the release, cannot be written."""
+    built = BuildResult(
+        lake / "build" / "warehouse.duckdb", (), (), (), False
+    )  # the last one: what it holds is no matter
+    monkeypatch.setattr("timecourse.refresh.build_warehouse", lambda *_, **__: built)
     before = tree(lake)
     save_checkpoint(series / "step200", seed=7, clip_qkv=0.8)
     small_files(module, function)

@@ -13,7 +13,6 @@
     millions of rows are compared.
 -#}
 {% macro role_sets_of_draws(vectors, kinds=['observed', 'bootstrap', 'half', 'bootstrap_half'], draws=10000) -%}
-    {%- set last_bit = var('component_limit') - 1 -%}
     {%- set empty_set -%} '{{ '0' * var('component_limit') }}'::bit {%- endset -%}
     {%- set theta = var('theta') ~ '::double' -%}
     {%- set other_thetas = var('theta_grid') | reject('equalto', var('theta')) | join(', ') -%}
@@ -160,7 +159,7 @@
             {%- for scope in ('all', 'entity') %}
             {{ 'union all' if not loop.first }}
             select measurement, draw, {{ theta }} as theta, '{{ scope }}' as scope_kind,
-                bitstring_agg(component_number, 0, {{ last_bit }}) as members
+                {{ component_set('component_number') }} as members
             from whole_model_rates
             where rate_{{ scope }} > {{ theta }}
             group by all
@@ -168,7 +167,7 @@
             union all
 
             select measurement, draw, theta, '{{ scope }}' as scope_kind,
-                bitstring_agg(component_number, 0, {{ last_bit }}) as members
+                {{ component_set('component_number') }} as members
             from whole_model_rates
             inner join other_thetas on rate_{{ scope }} > theta
             where has_other_thetas
@@ -180,7 +179,7 @@
         relation_sets as (
 
             select measurement, draw, relation, {{ theta }} as theta,
-                bitstring_agg(component_number, 0, {{ last_bit }}) as members
+                {{ component_set('component_number') }} as members
             from relation_rates
             where rate > {{ theta }}
             group by all
@@ -188,7 +187,7 @@
             union all
 
             select measurement, draw, relation, theta,
-                bitstring_agg(component_number, 0, {{ last_bit }}) as members
+                {{ component_set('component_number') }} as members
             from relation_rates
             inner join other_thetas on rate > theta
             where has_other_thetas
@@ -216,7 +215,7 @@
         fact_sets as (
 
             select measurement, draw, relation, theta,
-                bitstring_agg(component_number, 0, {{ last_bit }}) as members
+                {{ component_set('component_number') }} as members
             from fact_vectors
             inner join (select * from relation_draws where has_fact_answers) using (measurement, relation)
             where

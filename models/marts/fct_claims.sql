@@ -83,6 +83,22 @@ reference_rates as (
 
 ),
 
+common_rates as (
+
+    select *
+    from reference_rates
+    where comparison = 'common_tau'
+
+),
+
+matched_rates as (
+
+    select *
+    from reference_rates
+    where comparison = 'matched_rate'
+
+),
+
 estimates as (
 
     select
@@ -208,8 +224,11 @@ judged as (
         case
             when estimates.estimate is not null then null
             when claim_statistics.claim_number = 5
-                then 'no relation converged, or one of the groups `location` and `name` is absent'
-            when claim_statistics.claim_number = 2 then 'no relation converged before the last checkpoint, or nothing answered for it when it did'
+                then
+                    'no relation converged between the checkpoints, or one of the groups `location` and `name`'
+                    || ' is absent'
+            when claim_statistics.claim_number = 2
+                then 'no relation converged before the last checkpoint, or nothing answered for it when it did'
             when claim_statistics.claim_number = 3
                 then 'halves of the facts agree on less than 0.1 of either set at every checkpoint'
             else 'no component is active'
@@ -225,10 +244,8 @@ judged as (
     left join windows using (series_id, setting_id, tau_id)
     left join measured_counts using (series_id, setting_id, tau_id)
     left join main_line_counts using (series_id, setting_id)
-    left join (select * from reference_rates where comparison = 'common_tau') as common_rates
-        using (series_id, setting_id, tau_id)
-    left join (select * from reference_rates where comparison = 'matched_rate') as matched_rates
-        using (series_id, setting_id, tau_id)
+    left join common_rates using (series_id, setting_id, tau_id)
+    left join matched_rates using (series_id, setting_id, tau_id)
 
 ),
 

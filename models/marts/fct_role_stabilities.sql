@@ -211,7 +211,8 @@ final as (
         set_overlaps.scope_id,
         set_overlaps.member_count,
         {{ interval_low('set_overlaps.member_count', 'errors.member_count_error') }} as member_count_low,
-        {{ interval_high('set_overlaps.member_count', 'errors.member_count_error', highest=none) }} as member_count_high,
+        {{ interval_high('set_overlaps.member_count', 'errors.member_count_error', highest=none) }}
+            as member_count_high,
         case
             when coalesce(specific_counts.is_tested, true) and role = 'relation_answer'
                 then coalesce(specific_counts.specific_count, 0)
@@ -228,17 +229,23 @@ final as (
         case
             when checkpoint_id <> set_overlaps.reference_checkpoint_id
                 then
-                    {{ chance_corrected('set_overlaps.iou_reference', 'chances.iou_reference_chance', 'chances.iou_reference_max') }}
+                    {{ chance_corrected(
+                        'set_overlaps.iou_reference', 'chances.iou_reference_chance', 'chances.iou_reference_max'
+                    ) }}
         end as iou_reference_corrected,
         case
             when checkpoint_id <> set_overlaps.reference_checkpoint_id
                 then
-                    {{ chance_corrected('iou_reference_low', 'chances.iou_reference_chance', 'chances.iou_reference_max') }}
+                    {{ chance_corrected(
+                        'iou_reference_low', 'chances.iou_reference_chance', 'chances.iou_reference_max'
+                    ) }}
         end as iou_reference_corrected_low,
         case
             when checkpoint_id <> set_overlaps.reference_checkpoint_id
                 then
-                    {{ chance_corrected('iou_reference_high', 'chances.iou_reference_chance', 'chances.iou_reference_max') }}
+                    {{ chance_corrected(
+                        'iou_reference_high', 'chances.iou_reference_chance', 'chances.iou_reference_max'
+                    ) }}
         end as iou_reference_corrected_high,
         noise_corrected.iou_noise_floor,
         case

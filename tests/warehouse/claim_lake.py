@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulations.lakes import PREDICTING, SPANS, SUBJECT, Checkpoint, Facts, Series
+from simulations.lakes import PREDICTING, SPANS, Checkpoint, Facts, Series
 
 LAYERS, HEADS = 8, 4
 RELATIONS = {**{f"place {n}": "location" for n in range(7)}, **{f"name {n}": "name" for n in range(3)}}
 FACTS_PER_RELATION = 12
-CHECKPOINTS = 9
+CHECKPOINTS = 8
 TAU = 0.05
 
 Array = NDArray[Any]
@@ -29,12 +29,12 @@ class Course:
     answering_moves: float = 0.0
     """Share of the answering heads that others take the place of, at every checkpoint."""
     general_moves: float = 0.0
-    ffns_move: bool = False
-    """Whether other FFNs are strong at every checkpoint, and contribute."""
+    ffns_move: int = 0
+    """How many of the four strong FFNs others take the place of, at every checkpoint."""
     heads_shift: float = 0.0
     """How much of the order of the heads' contributions is new at every checkpoint."""
-    known_from: tuple[int, int] = (2, 2)
-    """From which checkpoint on locations and names are recalled."""
+    known_from: tuple[int, int] | None = (2, 2)
+    """From which checkpoint on locations and names are recalled; None: each relation from one of its own, 2 to 5."""
     groups: tuple[str, ...] = ("location", "name")
     checkpoints: int = CHECKPOINTS
     general_rate: float = 0.6
@@ -47,14 +47,24 @@ COURSES = {
         general=(20, 10), answering=(4, 12), answering_moves=0.5, heads_shift=0.7, known_from=(2, 5)
     ),
     "still": Course(),
-    "opposite": Course(general=(10, 20), answering=(12, 4), general_moves=0.3, ffns_move=True, known_from=(5, 2)),
+    "opposite": Course(general=(10, 20), answering=(12, 4), general_moves=0.3, ffns_move=2, known_from=(5, 2)),
+    "restless": Course(
+        general=(12, 12),
+        answering=(12, 12),
+        answering_moves=0.25,
+        general_moves=0.25,
+        ffns_move=1,
+        heads_shift=0.3,
+        known_from=None,
+    ),
     "short": Course(
         general=(20, 10), answering=(4, 12), answering_moves=0.5, heads_shift=0.7, known_from=(1, 3), checkpoints=5
     ),
-    "late": Course(known_from=(4, 4)),
-    "ignorant": Course(known_from=(CHECKPOINTS, CHECKPOINTS)),
-    "places only": Course(groups=("location",)),
-    "quiet": Course(general=(3, 3), general_rate=0.3),
+    "late": Course(known_from=(2, 2), checkpoints=6),
+    "ignorant": Course(known_from=(CHECKPOINTS, CHECKPOINTS), checkpoints=6),
+    "places only": Course(groups=("location",), known_from=(0, 0), checkpoints=6),
+    "always knowing": Course(known_from=(0, 0), checkpoints=6),
+    "quiet": Course(general=(3, 3), general_rate=0.3, known_from=(0, 1), checkpoints=6),
     "fading": Course(fades=True),
 }
 
@@ -65,12 +75,15 @@ def make_series(series_id: str, course: Course, seed: int = 0) -> Series:
     facts = Facts(groups, FACTS_PER_RELATION)
     head_peaks = fading_heads(chance, facts, course) if course.fades else playing_heads(chance, facts, course)
     strong = chance.permutation(LAYERS) < LAYERS // 2
+    known_from = first_known(chance, facts, course)
     levels = chance.permutation(LAYERS * HEADS)
     checkpoints = []
     for number in range(course.checkpoints):
-        if course.ffns_move and number:
-            strong = chance.permutation(strong)
         if number:
+            places = np.argsort(~strong + chance.random(LAYERS) / 2)  # the strong ones first
+            strong = np.isin(
+                np.arange(LAYERS), swapped(chance, places, LAYERS // 2, course.ffns_move / 4)[: LAYERS // 2]
+            )
             moved = levels + course.heads_shift * chance.normal(0, LAYERS * HEADS / 2, len(levels))
             levels = moved.argsort().argsort()
         ffn_levels = (np.arange(LAYERS) + 10 * strong if course.ffns_move else np.arange(LAYERS)).argsort().argsort()
@@ -83,7 +96,7 @@ def make_series(series_id: str, course: Course, seed: int = 0) -> Series:
                 1000 * 2**number,
                 with_ffns(chance, head_peaks[number], strong),
                 0.01 * contributions.reshape(-1, 1) * noise,
-                ranks(chance, facts, course, number),
+                ranks(chance, facts, known_from <= number),
             )
         )
     return Series(series_id, LAYERS, HEADS, facts, checkpoints, str(TAU), TAU)
@@ -115,10 +128,10 @@ def playing_heads(chance: np.random.Generator, facts: Facts, course: Course) -> 
 def swapped(chance: np.random.Generator, order: Array, count: int, share: float) -> Array:
     """The order, in which that share of the first `count` swap with the next ones behind them."""
     moved = round(share * count)
-    behind = min(moved, len(order) - count, 12)
+    behind = min(moved, len(order) - count, 8)
     order = order.copy()
     front = chance.choice(count, behind, replace=False) if behind else np.array([], int)
-    back = count + chance.permutation(min(len(order) - count, 12))[:behind]
+    back = count + chance.permutation(min(len(order) - count, 8))[:behind]
     order[front], order[back] = order[back], order[front]
     return order
 
@@ -146,15 +159,19 @@ def with_ffns(chance: np.random.Generator, head_peaks: Array, strong: Array) -> 
     return peaks.reshape(LAYERS * (HEADS + 1), *head_peaks.shape[1:])
 
 
-def ranks(chance: np.random.Generator, facts: Facts, course: Course, number: int) -> Array:
-    """Ranks of the answers: of what is known, one fact in twelve is not recalled."""
+def first_known(chance: np.random.Generator, facts: Facts, course: Course) -> Array:
+    """From which checkpoint on each relation is known."""
+    if course.known_from is None:
+        return chance.integers(2, 6, len(facts.groups))
     starts = dict(zip(("location", "name"), course.known_from, strict=True))
-    known = np.repeat([number >= starts[group] for group in facts.groups.values()], facts.per_relation)
+    return np.array([starts[group] for group in facts.groups.values()])
+
+
+def ranks(chance: np.random.Generator, facts: Facts, is_known: Array) -> Array:
+    """Ranks of the answers: of what is known, one fact in twelve is not recalled."""
+    known = is_known[facts.relations]
     return np.where(known & (np.arange(len(known)) % facts.per_relation > 0), 0, chance.integers(10, 900, len(known)))
 
 
 def make_all(names: Sequence[str] = tuple(COURSES), seed: int = 0) -> list[Series]:
     return [make_series(name, COURSES[name], seed) for name in names]
-
-
-assert SUBJECT != PREDICTING

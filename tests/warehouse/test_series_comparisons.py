@@ -5,14 +5,13 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import duckdb
 import pytest
 
-from tests.warehouse.random_lake import random_activity, random_prompts
+from tests.warehouse.random_lake import random_activity
 from tests.warehouse.raw_lake import commit, entry
 from tests.warehouse.roles_twin import ROLES, Checkpoint, Prompt, kind_of
 from timecourse.build import build_warehouse
@@ -58,16 +57,17 @@ MATCHES: dict[tuple[str, str], list[tuple[str, str, str]]] = {
     ("one c", "two b"): [("main", "main", "end")],
     ("two a", "two b"): [("0", "0", "tokens"), ("105", "100", "tokens"), ("250", "205", "tokens")],
 }  # fmt: skip
-SETTING_PAIRS = {  # of "one a": setting and tau of both -> what differs; every series also has two tau in one setting
+SETTING_PAIRS: dict[tuple[str, ...], str] = {  # of "one a": setting and tau of both -> what differs
     ("facts", "0.1", "l2", "0.05"): "facts, tau, norm",
     ("facts", "0.1", "setting", "0.05"): "facts, tau",
     ("facts", "0.1", "setting", "0.1"): "facts",
     ("l2", "0.05", "setting", "0.05"): "norm",
     ("l2", "0.05", "setting", "0.1"): "tau, norm",
 }
+"""Every series also has two tau in one setting."""
 PAIR = ("series_id", "setting_id", "tau_id", "other_series_id", "other_setting_id", "other_tau_id")
 
-Place = tuple[str, str, str, str]
+Place = tuple[str, ...]
 """Series, setting, tau and checkpoint name."""
 Pair = tuple[str, ...]
 """Series, setting and tau, twice."""
@@ -100,7 +100,7 @@ def steps(series_id: str) -> list[int | None]:
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     lake = tmp_path_factory.mktemp("compared")
-    prompts, tables = random_prompts(random.Random(0))
+    prompts, tables = four_relations()
     twins: dict[Place, Checkpoint] = {}
     predictions: dict[Place, tuple[float, float]] = {}
     for (series_id, setting_id), values in SETTINGS.items():
@@ -114,7 +114,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
             attributions: list[dict[str, Any]] = []
             for tau_id in values["tau_ids"]:
                 if (series_id, name) != PREDICTIONS_ONLY:
-                    active = random_activity(chance, components, prompts, attributions, tau_id)
+                    active = activity(chance, components, prompts, attributions, tau_id)
                     twin = Checkpoint(name, ("pretraining", ""), "main", prompts, active)
                     twin.decide_roles(Fraction(THETA))
                     twins[series_id, setting_id, tau_id, name] = twin
@@ -148,6 +148,45 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     result = build_warehouse(lake, theta=THETA, complete_series=[], replicates=20)
     assert [check for check in result.checks if check.result != "pass"] == []
     return Compared(duckdb.connect(str(result.database), read_only=True), twins, predictions)
+
+
+def four_relations() -> tuple[list[Prompt], dict[str, list[dict[str, Any]]]]:
+    """One fact has two templates."""
+    prompts: list[Prompt] = []
+    tables: dict[str, list[dict[str, Any]]] = {"prompts": [], "prompt_tokens": []}
+    for relation_id in ("capital", "author", "river", "founder"):
+        for fact in range(-(relation_id == "capital"), 6):
+            number, fact_id = len(prompts), f"{relation_id}/{max(fact, 0)}"
+            prompts.append(Prompt(relation_id, fact_id, {0, 1, 2}, {1}, {1}))
+            row = {"relation_id": relation_id, "template_id": -min(fact, 0), "fact_id": fact_id}
+            tables["prompts"].append({"prompt_id": number, "subject": "s", "object": "o", **row})
+            tables["prompt_tokens"] += [
+                {"prompt_id": number, "position": at, "span_role": span, "is_answer_predicting": at == 1}
+                for at, span in enumerate(("template", "subject", "answer"))
+            ]
+    return prompts, tables
+
+
+def activity(
+    chance: random.Random,
+    components: list[str],
+    prompts: list[Prompt],
+    attributions: list[dict[str, Any]],
+    tau_id: str,
+) -> dict[str, list[set[int]]]:
+    """Random, but for a few components that are active for one relation's answers only: specific ones."""
+    planted = [each for each in components if chance.random() < 0.2]
+    active = random_activity(
+        chance, [each for each in components if each not in planted], prompts, attributions, tau_id
+    )
+    for component in planted:
+        active[component] = [{1} if prompt.relation_id == "author" else set() for prompt in prompts]
+        attributions += [
+            {"tau_id": tau_id, "prompt_id": number, "position": 1, "component_id": component}
+            for number, positions in enumerate(active[component])
+            if positions
+        ]
+    return active
 
 
 def mean_over_facts(prompts: list[Prompt], values: list[float]) -> float:
@@ -227,7 +266,7 @@ def statistics(compared: Compared, place: Place) -> dict[tuple[str, str], Measur
 
 
 def all_matches() -> dict[Pair, list[tuple[str, str, str]]]:
-    matches = {
+    matches: dict[Pair, list[tuple[str, str, str]]] = {
         (one, "setting", tau_id, other, "setting", tau_id): found
         for (one, other), found in MATCHES.items()
         for tau_id in TAU_IDS
@@ -259,14 +298,14 @@ def expected_comparisons(compared: Compared) -> dict[tuple[str, ...], tuple[Any,
         differs_in = differences_of(pair)
         for name, other_name, matched_by in matches:
             one, other = (*pair[:3], name), (*pair[3:], other_name)
-            others = statistics(compared, other)  # type: ignore[arg-type]  # a pair's halves are places without names
-            for key, measured in statistics(compared, one).items():  # type: ignore[arg-type]
+            others = statistics(compared, other)
+            for key, measured in statistics(compared, one).items():
                 if key not in others:
                     continue
                 if key[1] == "all" and ("facts" in (differs_in or "") or pair[:2] == pair[3:5]):
                     continue
                 if key[0] == "turnover":
-                    since = previous(compared, one), previous(compared, other)  # type: ignore[arg-type]
+                    since = previous(compared, one), previous(compared, other)
                     if since not in [match[:2] for match in matches]:
                         continue
                 row = (f"{pair[0]}/{name}", f"{pair[3]}/{other_name}", matched_by, pair_kind(pair), differs_in)
@@ -306,6 +345,8 @@ def test_comparisons(compared: Compared, expected: dict[tuple[str, ...], tuple[A
         ), key
     kinds = {row[3] for row in expected.values()}
     assert kinds == {"same_series", "same_recipe", "other_recipe"}
+    # Every statistic takes values other than 0, and differs.
+    assert {key[6] for key, row in expected.items() if row[5] and row[11]} == {key[6] for key in expected}
     by_statistic = {key[6] for key, row in expected.items() if row[12] is not None}
     assert by_statistic == {"accuracy", "turnover", "corrected_overlap"}
     assert {key[6] for key in expected} - by_statistic == {
@@ -365,7 +406,7 @@ def test_distances(compared: Compared, expected: dict[tuple[str, ...], tuple[Any
             pytest.approx(distance, abs=1e-8),
             count,
             None if of_seeds is None else pytest.approx(of_seeds, abs=1e-8),
-            None if ratio is None else pytest.approx(ratio, abs=1e-5),
+            None if ratio is None else pytest.approx(ratio, rel=1e-6),
         ), key
     # Three pairs of seeds of the first recipe, one of the second; some compare what others cannot.
-    assert {1, 4} <= seed_pair_counts
+    assert 4 in seed_pair_counts and len(seed_pair_counts) > 1

@@ -79,7 +79,7 @@ at_last as (
 
 ),
 
--- Of the components that one half of the facts calls answer-related at convergence, which share does the other half not:
+-- Of the components that one half of the facts calls answer-related at convergence, which share does the other not:
 -- at convergence, where only noise tells the halves apart, and at the last checkpoint; and at the last alone.
 compared as (
 

@@ -35,8 +35,9 @@ final as (
         'log2_step_name_less_location' as statistic,
         case fact_subset when 'all' then 'main' else fact_subset end as variant,
         labels.replicate,
-        round(avg(steps.log_step) filter (where labels.is_name) - avg(steps.log_step) filter (where not labels.is_name), 9)
-            as value,
+        round(
+            avg(steps.log_step) filter (where labels.is_name) - avg(steps.log_step) filter (where not labels.is_name), 9
+        ) as value,
         count(*)::integer as unit_count
 
     from labels

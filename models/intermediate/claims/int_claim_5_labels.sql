@@ -23,18 +23,28 @@ counts as (
 ),
 
 -- Every assignment of the labels where there are at most 16 relations, else 10,000 drawn ones.
+assignments as (
+
+    select
+        counts.*,
+        unnest(range(1::bigint << counts.relation_count)) as labels
+
+    from counts
+    where counts.relation_count <= 16
+
+),
+
 every_assignment as (
 
     select *
-    from (
-        select
-            counts.*,
-            unnest(range(1::bigint << relation_count)) as labels
-
-        from counts
-        where relation_count <= 16
-    ) as assignments
+    from assignments
     where bit_count(labels) = name_count
+
+),
+
+draws as (
+
+    select unnest(range(10000)) as draw
 
 ),
 
@@ -54,7 +64,7 @@ drawn_orders as (
 
     from counts
     inner join steps using (series_id, setting_id, fact_subset)
-    cross join (select unnest(range(10000)) as draw) as draws
+    cross join draws
     where counts.relation_count > 16
 
 ),

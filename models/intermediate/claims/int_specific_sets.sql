@@ -28,7 +28,7 @@ final as (
         tau_id,
         specificities.role,
         case specificities.role when 'relation_answer' then specificities.relation_id else '' end as relation_id,
-        bitstring_agg(distinct numbers.component_number, 0, {{ var('component_limit') - 1 }}) as members
+        {{ component_set('distinct numbers.component_number') }} as members
 
     from specificities
     inner join checkpoints using (series_id, setting_id, tau_id, checkpoint_id)

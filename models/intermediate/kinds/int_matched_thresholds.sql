@@ -100,6 +100,22 @@ candidates as (
 
 ),
 
+heads as (
+
+    select *
+    from rates
+    where component_kind = 'head'
+
+),
+
+ffns as (
+
+    select *
+    from rates
+    where component_kind = 'ffn'
+
+),
+
 matched as (
 
     select
@@ -108,12 +124,12 @@ matched as (
         tau_id,
         any_value(heads.rate) as head_rate,
         any_value(ffns.rate) as ffn_rate,
-        min(candidates.peak) filter (
-            where candidates.above_count / ffns.cell_count <= heads.rate
+        min(
+            case when candidates.above_count / ffns.cell_count <= heads.rate then candidates.peak end
         ) as smallest_peak
 
-    from (select * from rates where component_kind = 'head') as heads
-    inner join (select * from rates where component_kind = 'ffn') as ffns using (series_id, setting_id, tau_id)
+    from heads
+    inner join ffns using (series_id, setting_id, tau_id)
     left join candidates using (series_id, setting_id, tau_id)
     group by all
 

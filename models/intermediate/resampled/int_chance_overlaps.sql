@@ -66,13 +66,7 @@ compared as (
         pairs.component_kind,
         pairs.role,
         pairs.relation_id,
-        nullif(
-            list_filter(
-                {{ strata('pairs.total_count', 'pairs.member_count', 'others.member_count') }},
-                lambda stratum: stratum.active_count > 0 and stratum.drawn_count > 0
-            ),
-            []
-        ) as strata,
+        {{ meeting_strata(strata('pairs.total_count', 'pairs.member_count', 'others.member_count')) }} as strata,
         sum(pairs.member_count)::integer as member_count,
         sum(others.member_count)::integer as other_member_count
 
@@ -94,11 +88,13 @@ compared as (
 distributions as (
 
     select
-        strata,
-        {{ lowest_count('strata') }} as lowest_count,
-        {{ count_probabilities('strata') }} as probabilities
+        compared.strata,
+        {{ lowest_count('compared.strata') }} as lowest_count,
+        {{ count_probabilities('compared.strata') }} as probabilities
 
-    from (select distinct strata from compared where strata is not null)
+    from compared
+    where compared.strata is not null
+    group by compared.strata
 
 ),
 
@@ -119,12 +115,7 @@ final as (
             when member_count + other_member_count = 0 then null
             when strata is null then 0
             else
-                round(list_sum(list_transform(
-                    distributions.probabilities,
-                    lambda probability, place:
-                    probability * (lowest_count + place - 1)
-                    / (member_count + other_member_count - lowest_count - place + 1)
-                )), 9)
+                {{ mean_overlap('probabilities', 'lowest_count', 'member_count + other_member_count') }}
         end::double as iou_chance
 
     from compared

@@ -6,16 +6,37 @@ numbers as (
 
 ),
 
-final as (
+kinds as (
 
     select
         series_id,
         component_kind,
-        coalesce(layer, -1) as layer,
-        bitstring_agg(component_number, 0, {{ var('component_limit') - 1 }}) as members
+        -1 as layer,
+        {{ component_set('component_number') }} as members
 
     from numbers
-    group by grouping sets ((series_id, component_kind), (series_id, component_kind, layer))
+    group by all
+
+),
+
+layers as (
+
+    select
+        series_id,
+        component_kind,
+        layer,
+        {{ component_set('component_number') }} as members
+
+    from numbers
+    group by all
+
+),
+
+final as (
+
+    select * from kinds
+    union all
+    select * from layers
 
 )
 

@@ -187,7 +187,7 @@ counted as (
         tau_id,
         component_kind,
         '' as relation_id,
-        count(distinct (component_number, permutation)) as membership_count
+        count(distinct component_number || '/' || permutation) as membership_count
 
     from above
     group by all
@@ -225,6 +225,21 @@ measured as (
 
 ),
 
+scopes as (
+
+    select *
+    from relations
+
+    union all
+
+    select distinct
+        extraction_id,
+        '' as relation_id
+
+    from relations
+
+),
+
 final as (
 
     select
@@ -237,17 +252,7 @@ final as (
     from measured
     inner join checkpoints using (extraction_id)
     inner join kinds using (series_id)
-    inner join (
-        select
-            extraction_id,
-            relation_id
-        from relations
-        union all
-        select distinct
-            extraction_id,
-            '' as relation_id
-        from relations
-    ) as scopes using (extraction_id)
+    inner join scopes using (extraction_id)
     inner join {{ ref('stg_draws__extractions') }} as draws using (extraction_id)
     inner join permutation_counts using (fact_set_id)
     left join counted using (extraction_id, tau_id, component_kind, relation_id)

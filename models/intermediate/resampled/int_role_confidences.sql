@@ -50,7 +50,7 @@ counted as (
 
 ),
 
-final as (
+shares as (
 
     select
         extraction_id,
@@ -67,8 +67,14 @@ final as (
 
     from counted
 
+),
+
+final as (
+
+    select *
+    from shares
+    where share > 0
+
 )
 
-select *
-from final
-where share > 0
+select * from final
