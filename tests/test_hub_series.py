@@ -208,7 +208,7 @@ def test_killed_in_the_middle_nothing_is_fetched_twice(refresh, hub, tmp_path, f
                 time.sleep(0.02)
         finally:
             first.kill()
-    blobs = {path.name for path in (tmp_path / "cache").glob("*/blobs/*")}  # a part is called <sha256>.incomplete
+    blobs = {path.name for path in (tmp_path / "cache").glob("*/blobs/*")}  # parts end in .incomplete
     whole = {name for name in USED if hub.file(REPOSITORY, name, "model.safetensors").sha256 in blobs}
     assert committed(tmp_path) <= whole < set(USED)
 
