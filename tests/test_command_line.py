@@ -122,8 +122,8 @@ def test_settings_file_flags_and_relative_paths(tmp_path):
     file.write_text('[series]\ncheckpoints = "runs"\n[measurement]\ntau = ["5x", 0.010]\n[roles]\ntheta = 0.1\n')
     settings = load_settings(file, {("roles", "theta"): "0.25"})
     assert settings.phases == [("pretraining", str(tmp_path / "runs"))] and settings.series_id == "runs"
-    assert settings.measurement.tau == ("5x", "0.01") and settings.theta == "0.25"
-    assert load_settings(file, {}).theta == "0.1"
+    assert settings.measurement.tau == ("5x", "0.01") and settings.derivation["theta"] == "0.25"
+    assert load_settings(file, {}).derivation["theta"] == "0.1"
 
 
 def test_any_setting_can_be_said_on_the_command_line(tmp_path):
@@ -133,7 +133,7 @@ def test_any_setting_can_be_said_on_the_command_line(tmp_path):
     settings = load_settings(file, {("roles", "theta"): "0.25"}, said)
     assert (settings.series.select.every, settings.series.select.to_step) == (3, 400)
     assert settings.series.leave_out == ("a", "b") and settings.series.recipe == "pythia 1.4b"
-    assert settings.theta == "0.2"
+    assert settings.derivation["theta"] == "0.2"
     for nonsense in ("series", "=3", "series.select", ""):
         with pytest.raises(UsageError, match="sets nothing"):
             load_settings(file, {}, [nonsense])
