@@ -44,6 +44,9 @@ group by all
 order by pair_kind desc, statistic, component_kind
 """
 
+SMALL = 10_000_000
+"""Parameters; below, a model is too small for its verdicts to say anything of language models."""
+
 
 def write_findings(release: Path) -> str:
     """The document. `release` is a release's folder."""
@@ -70,6 +73,13 @@ def write_findings(release: Path) -> str:
             f"| {_cell(name)} | {_cell(recipe or '')} | {parameters:,} | {layers} × {heads} | {count} "
             f"| {_cell(tau_id)} = {tau:.4g} | {theta:g} | {accuracy} | {facts or ''} |"
         )
+    if series and max(row[2] for row in series) < SMALL:
+        lines += [
+            "",
+            f"The largest of these models has {max(row[2] for row in series):,} parameters. That is enough to learn",
+            "these facts by heart and to try the method; it says nothing of how large language models learn. Where seeds",
+            "of one recipe get different verdicts, the claim is not a finding about the recipe either.",
+        ]
     current = None
     for row in claims:
         (

@@ -60,7 +60,7 @@ COURSES = {
     "short": Course(
         general=(20, 10), answering=(4, 12), answering_moves=0.5, heads_shift=0.7, known_from=(1, 3), checkpoints=5
     ),
-    "late": Course(known_from=(2, 2), checkpoints=6),
+    "late": Course(known_from=(2, 2), checkpoints=7),
     "ignorant": Course(known_from=(CHECKPOINTS, CHECKPOINTS), checkpoints=6),
     "places only": Course(groups=("location",), known_from=(0, 0), checkpoints=6),
     "always knowing": Course(known_from=(0, 0), checkpoints=6),
@@ -168,9 +168,10 @@ def first_known(chance: np.random.Generator, facts: Facts, course: Course) -> Ar
 
 
 def ranks(chance: np.random.Generator, facts: Facts, is_known: Array) -> Array:
-    """Ranks of the answers: of what is known, one fact in twelve is not recalled."""
+    """Ranks of the answers: of what is known, one fact in twelve is not recalled; of what is not, one is by chance."""
     known = is_known[facts.relations]
-    return np.where(known & (np.arange(len(known)) % facts.per_relation > 0), 0, chance.integers(10, 900, len(known)))
+    place = np.arange(len(known)) % facts.per_relation
+    return np.where(np.where(known, place > 0, place == 1), 0, chance.integers(10, 900, len(known)))
 
 
 def make_all(names: Sequence[str] = tuple(COURSES), seed: int = 0) -> list[Series]:

@@ -1,5 +1,6 @@
 """Claims: what they say where the truth is known, that their queries give the same again, and exact tests."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from simulations import claims, warehouse
-from simulations.lakes import fill_raw
-from tests.warehouse.claim_lake import RELATIONS, make_all
+from simulations.lakes import component_ids, fill_raw
+from tests.warehouse.claim_lake import HEADS, LAYERS, RELATIONS, make_all
+from timecourse.resampling import SPLITS
 
 STATISTICS = {
     1: ["general_early_less_late", "specific_late_less_early"],
@@ -28,7 +30,7 @@ LATE = "fewer than 6 checkpoints from the first one that answers better than alw
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as connection:
         fill_raw(connection, make_all())
-        warehouse.build_from_raw(connection, "fct_claims", replicates=60)
+        warehouse.build_from_raw(connection, "fct_claims", "fct_kind_comparisons", replicates=60)
         yield connection
 
 
@@ -103,7 +105,7 @@ def test_not_assessable_and_why(connection: duckdb.DuckDBPyConnection) -> None:
     expected = {
         "short": {1: f"{LATE} (4)", 2: "fewer than 6 checkpoints (5)", 3: f"{LATE} (4)", 4: f"{LATE} (4)",
                   5: "fewer than 6 checkpoints (5)"},
-        "late": {1: f"{LATE} (4)", 3: f"{LATE} (4)", 4: f"{LATE} (4)"},
+        "late": {1: f"{LATE} (5)", 3: f"{LATE} (5)", 4: f"{LATE} (5)"},
         "ignorant": {1: unknown, 2: never, 3: unknown, 4: unknown,
                      5: absent},
         "places only": {5: absent},
@@ -173,6 +175,126 @@ def test_intervals_and_signs(connection: duckdb.DuckDBPyConnection) -> None:
         ]
         assert [row["repeated_estimate"]] == (repeated or [None])
         assert bool(repeated) == (row["claim_number"] == 1)
+
+
+def test_statistics_from_sets(connection: duckdb.DuckDBPyConnection) -> None:
+    """Claims 1 to 4 of the series that supports them, in plain Python from role sets: observed, and under two draws.
+
+    It knows locations from its third checkpoint on, names from the sixth; the last is the eighth.
+    """
+    sets = Sets(connection, "supporting, it's")
+    early, late, after = (2, 3), (6, 7), range(3, 8)
+    converged = {relation: 2 if group == "location" else 5 for relation, group in RELATIONS.items()}
+    found = {
+        (row["statistic"], row["replicate"]): row["value"]
+        for row in records(connection, "from fct_claim_draws where variant = 'main' and theta = 0.1")
+        if row["series_id"] == sets.series_id
+    }
+    for replicate in range(3):
+        draw = ("bootstrap" if replicate else "observed", replicate, "")
+        halves = [("bootstrap_half", replicate)] if replicate else [("half", number) for number in range(1, SPLITS + 1)]
+        shares = {number: sets.shares(number, draw) for number in (*early, *late)}
+        general, specific = ({number: share[at] for number, share in shares.items()} for at in (0, 1))
+        turnovers = {
+            roles: [sets.noise_corrected_turnover(number, halves, roles) for number in after]
+            for roles in (("relation_answer", "fact_answer"), ("general", "entity"))
+        }
+        disagreements = [
+            [value for half in halves for value in sets.disagreements(relation, number, half)]
+            for relation, number in converged.items()
+        ]
+        expected = {
+            "general_early_less_late": fmean(general[n] for n in early) - fmean(general[n] for n in late),
+            "specific_late_less_early": fmean(specific[n] for n in late) - fmean(specific[n] for n in early),
+            "disagreement_across_less_within": fmean(fmean(values) for values in disagreements if values),
+            "answer_less_other_turnover": fmean(
+                answer - other for answer, other in zip(*turnovers.values(), strict=True)
+            ),
+        }
+        assert {name: found[name, replicate] for name in expected} == pytest.approx(expected, abs=3e-8)
+    for statistic, comparison in zip(STATISTICS[4], ("matched_rate", "threshold_free"), strict=True):
+        differences = [
+            row["difference"]
+            for row in records(connection, f"from fct_kind_comparisons where comparison = '{comparison}'")
+            if row["to_checkpoint_id"] in [f"{sets.series_id}/step{1000 * 2**number}" for number in after]
+        ]
+        assert len(differences) == len(after)
+        assert found[statistic, 0] == pytest.approx(fmean(differences), abs=3e-8)
+
+
+class Sets:
+    """The role sets of one series: by checkpoint, draw, role and relation."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, series_id: str) -> None:
+        self.series_id = series_id
+        ids = component_ids(LAYERS, HEADS)
+        self.members: dict[tuple[int, tuple[str, int, str], str, str], frozenset[str]] = {}
+        kinds = "resample_kind in ('observed', 'half') or resample <= 2"
+        for row in records(
+            connection,
+            "select sets.*, members::varchar as bits from int_resampled_role_sets as sets "
+            f"where theta = 0.1 and ({kinds}) and extraction_id like 'supporting%'",
+        ):
+            number = int(row["extraction_id"].removeprefix(f"{series_id}/"))
+            members = frozenset(name for name, bit in zip(ids, row["bits"], strict=True) if bit == "1")
+            draw = (row["resample_kind"], row["resample"], row["half"])
+            self.members[number, draw, row["role"], row["relation_id"]] = members
+        self.specific = {
+            (int(math.log2(int(row["checkpoint_id"].split("step")[1]) / 1000)), row["relation_id"], row["component_id"])
+            for row in records(connection, "from fct_role_specificities where is_specific and role = 'relation_answer'")
+            if row["series_id"] == series_id
+        }
+
+    def shares(self, number: int, draw: tuple[str, int, str]) -> tuple[float, float]:
+        """Of the active heads, those that are general, and those that hold a specific answer role."""
+        roles = ("general", "entity", "relation_answer", "fact_answer")
+        active = {name for role in roles for name in self.members[number, draw, role, ""] if "H" in name}
+        specific = {
+            name
+            for relation in RELATIONS
+            for name in self.members[number, draw, "relation_answer", relation]
+            if "H" in name and (number, relation, name) in self.specific
+        }
+        general = [name for name in self.members[number, draw, "general", ""] if "H" in name]
+        return len(general) / len(active), len(specific) / len(active)
+
+    def united(self, number: int, draw: tuple[str, int, str], roles: Sequence[str], relation: str) -> frozenset[str]:
+        return frozenset().union(*(self.members[number, draw, role, relation] for role in roles))
+
+    def disagreements(self, relation: str, number: int, half: tuple[str, int]) -> list[float]:
+        """Between halves at convergence and the last checkpoint, less between halves of either."""
+        answering = {
+            (at, part): self.united(at, (*half, part), ("relation_answer", "fact_answer"), relation)
+            for at in (number, 7)
+            for part in "AB"
+        }
+        if not all(answering.values()):
+            return []
+
+        def missing(*places: tuple[int, str]) -> float:
+            here, there = (answering[place] for place in places)
+            return len(here - there) / len(here)
+
+        across = missing((number, "A"), (7, "B")) + missing((number, "B"), (7, "A"))
+        within = sum(missing((at, one), (at, other)) for at in (number, 7) for one, other in ("AB", "BA"))
+        return [across / 2 - within / 4]
+
+    def noise_corrected_turnover(self, number: int, halves: Sequence[tuple[str, int]], roles: Sequence[str]) -> float:
+        """Of heads, from the checkpoint before."""
+
+        def overlap(one: int, other: int) -> float:
+            overlaps = []
+            for half in halves:
+                for parts in ("AB", "BA"):
+                    here, there = (
+                        {name for name in self.united(at, (*half, part), roles, "") if "H" in name}
+                        for at, part in zip((one, other), parts, strict=True)
+                    )
+                    overlaps.append(len(here & there) / len(here | there))
+            return fmean(overlaps)
+
+        before = number - 1
+        return 1 - overlap(number, before) / math.sqrt(overlap(number, number) * overlap(before, before))
 
 
 # Claim 5, exactly
