@@ -77,8 +77,8 @@ def write_findings(release: Path) -> str:
         lines += [
             "",
             f"The largest of these models has {max(row[2] for row in series):,} parameters. That is enough to learn",
-            "these facts by heart and to try the method; it says nothing of how large language models learn. Where seeds",
-            "of one recipe get different verdicts, the claim is not a finding about the recipe either.",
+            "these facts by heart and to try the method; it says nothing of how large language models learn. Where",
+            "seeds of one recipe get different verdicts, the claim is not a finding about the recipe either.",
         ]
     current = None
     for row in claims:
