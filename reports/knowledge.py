@@ -65,8 +65,8 @@ def _accuracies(partition: Partition, axis: charts.TrainingAxis, kinds: tuple[st
     return Figure(
         name,
         "Accuracy of each relation, over training" if is_relations else "Accuracy by group and overall, over training",
-        "Share of facts answered, by the measure chosen above; the band is the 95 % Wilson interval with n ="
-        " facts. The dashed line is the majority answer's share: what always giving the most frequent first answer"
+        "Share of facts answered, by the measure chosen above; the band is the 95 % Wilson interval."
+        " The dashed line is the majority answer's share: what always giving the most frequent first answer"
         " token would score at top-1.",
         caption,
         source_line(partition, uses_tau=False),

@@ -155,7 +155,7 @@ def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         + wording.listing(
             [f"{label} {wording.percent(rows[-1][f'{key}_accuracy'])}" for key, label in charts.METRIC_LABELS.items()]
         )
-        + f", over {wording.count(rows[-1]['fact_count'], 'fact')}. Bands are 95 % Wilson intervals with n = facts."
+        + f", over {wording.count(rows[-1]['fact_count'], 'fact')}. Bands are 95 % Wilson intervals."
         if rows
         else ""
     )
