@@ -47,7 +47,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p timecourse
-	$(BIN)/sqlfluff lint --disable-progress-bar models dbt_project/tests/*.sql
+	$(BIN)/sqlfluff lint --disable-progress-bar --processes 2 models dbt_project/tests/*.sql
 
 verify-families: $(INSTALLED)
 	$(BIN)/timecourse families --verify --format json --output extract/families/verified.json
