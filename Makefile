@@ -16,7 +16,7 @@ help:
 	@echo "make findings   the demo at three seeds, and docs/findings.md from it"
 	@echo "make lint       ruff, mypy, sqlfluff"
 	@echo "make bench      the short benchmarks"
-	@echo "make bench-warehouse  the warehouse of 10, 40 and 160 checkpoints of OLMo-7B's size: an hour, 3 GB of disk"
+	@echo "make bench-warehouse  the warehouse of 10, 40 and 160 checkpoints of OLMo-7B's size; takes long"
 
 install: $(INSTALLED)
 

@@ -212,7 +212,7 @@ def _declared_tables(declarations: Sequence[Mapping[str, Any]]) -> dict[str, pa.
             "declared_checkpoints": pa.Table.from_pylist(checkpoints, schema=_DECLARED_CHECKPOINTS),
         }
     except pa.ArrowException as error:
-        raise UserError(f"a series file holds a value of another type: {_one_line(str(error))}") from error
+        raise UserError(f"a series file holds a value of another type: {one_line(str(error))}") from error
 
 
 def _literal_path(path: Path) -> str:
@@ -331,7 +331,7 @@ def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any], memory_g
     arguments += ["--quiet", "--no-write-json", "--log-level", "none", "--log-level-file", "none"]
     try:
         memory = f"{memory_gb * 1000:.0f}MB"
-        with _environment(TIMECOURSE_BUILD_DATABASE=str(database), TIMECOURSE_BUILD_MEMORY=memory):
+        with environment(TIMECOURSE_BUILD_DATABASE=str(database), TIMECOURSE_BUILD_MEMORY=memory):
             manifest = _parsed_models(arguments, variables)
             command = ["build", "--exclude-resource-type", "unit_test", *arguments]
             outcome = dbtRunner(manifest=manifest).invoke(command, vars=dict(variables))
@@ -340,9 +340,9 @@ def _run_dbt(build: Path, database: Path, variables: Mapping[str, Any], memory_g
     results = list(getattr(outcome.result, "results", None) or [])
     for result in results:
         if str(result.status) == "error":
-            raise UserError(f"{result.node.resource_type} {result.node.name} failed: {_one_line(result.message)}")
+            raise UserError(f"{result.node.resource_type} {result.node.name} failed: {one_line(result.message)}")
     if outcome.exception is not None:
-        raise UserError(f"dbt failed: {_one_line(str(outcome.exception))}")
+        raise UserError(f"dbt failed: {one_line(str(outcome.exception))}")
     return results
 
 
@@ -356,7 +356,8 @@ def _parsed_models(arguments: Sequence[str], variables: Mapping[str, Any]) -> An
 
     kept = user_cache_path("timecourse") / f"models-{_models_sha256()[:32]}.msgpack"
     with suppress(OSError, ValueError, LookupError, TypeError):
-        return Manifest.from_msgpack(kept.read_bytes())
+        if (whole := Manifest.from_msgpack(kept.read_bytes())).nodes:  # what says nothing else is read as no models
+            return whole
     manifest: Any = dbtRunner().invoke(["parse", *arguments], vars=dict(variables)).result
     if isinstance(manifest, Manifest):
         with suppress(OSError):
@@ -368,12 +369,14 @@ def _parsed_models(arguments: Sequence[str], variables: Mapping[str, Any]) -> An
     return None
 
 
-def _one_line(message: str | None) -> str:
+def one_line(message: str | None) -> str:
+    """A message of dbt's or DuckDB's in one line, cut where it goes on for long."""
     return " ".join((message or "no message").split())[:500]
 
 
 @contextmanager
-def _environment(**values: str) -> Iterator[None]:
+def environment(**values: str) -> Iterator[None]:
+    """Environment variables that hold inside the block; dbt's profile is read from them."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

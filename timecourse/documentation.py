@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from timecourse.build import PACKAGE, _environment, _one_line
+from timecourse.build import PACKAGE, environment, one_line
 from timecourse.errors import UserError
 from timecourse.lake import Lake
 
@@ -26,11 +26,11 @@ def write_documentation(lake: Lake, output: Path) -> None:
     folders = ["--target-path", str(target), "--log-path", str(target)]
     silence = ["--no-send-anonymous-usage-stats", "--quiet", "--log-level", "none", "--log-level-file", "none"]
     try:
-        with _environment(TIMECOURSE_BUILD_DATABASE=str(database)):
+        with environment(TIMECOURSE_BUILD_DATABASE=str(database)):
             for command in (["parse"], ["docs", "generate", "--static", "--no-compile"]):
                 outcome = dbtRunner().invoke([*command, *project, *folders, *silence])
                 if not outcome.success:
-                    raise UserError(f"dbt {command[0]} failed: {_one_line(str(outcome.exception))}")
+                    raise UserError(f"dbt {command[0]} failed: {one_line(str(outcome.exception))}")
     finally:
         DuckDBConnectionManager.close_all_connections()
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -111,3 +111,31 @@ def test_two_architectures_in_one_series_do_not_pass_the_gate(tmp_path: Path) ->
     assert {(row["series_id"], row["found"]) for row in json.loads(result.failing_rows)} == {
         (column, 2.0) for column in changes
     }
+
+
+def test_a_damaged_copy_of_the_parsed_models_is_made_again(tmp_path, monkeypatch):
+    from dbt.contracts.graph.manifest import Manifest
+
+    from timecourse import build
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    database = str(tmp_path / "warehouse.duckdb")
+    project = [
+        "--project-dir",
+        str(build.PACKAGE / "dbt_project"),
+        "--profiles-dir",
+        str(build.PACKAGE / "dbt_project"),
+    ]
+    arguments = [*project, "--target-path", str(tmp_path / "dbt"), "--log-path", str(tmp_path / "dbt"), "--quiet"]
+    with build.environment(TIMECOURSE_BUILD_DATABASE=database):
+        nodes = set(build._parsed_models(arguments, {}).nodes)
+        (kept,) = (tmp_path / "cache" / "timecourse").glob("models-*.msgpack")
+        whole = kept.read_bytes()
+        for damaged in (whole[: len(whole) // 2], b"\x81\xa1a\x01"):  # half of it; another thing in its format
+            kept.write_bytes(damaged)
+            assert set(build._parsed_models(arguments, {}).nodes) == nodes != set()
+            assert set(Manifest.from_msgpack(kept.read_bytes()).nodes) == nodes
+        for damaged in (b"", b"garbage"):
+            kept.write_bytes(damaged)
+            with pytest.raises((OSError, ValueError, LookupError, TypeError)):  # what _parsed_models takes for damage
+                Manifest.from_msgpack(kept.read_bytes())
