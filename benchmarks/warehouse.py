@@ -40,29 +40,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoints", type=int, nargs="+", default=SIZES)
     parser.add_argument("--all", action="store_const", const=ALL_SIZES, dest="checkpoints", help="10, 40 and 160")
-    parser.add_argument("--memory-limit", help="how much memory DuckDB may take in a build, such as 1GB; it spills")
+    parser.add_argument("--memory", type=float, default=4.0, help="GB that DuckDB may hold in a build; the rest spills")
     parser.add_argument("--keep", type=Path, help="a folder in which the lakes stay, each in a new folder of its own")
     options = parser.parse_args()
     results = []
     for count in options.checkpoints:
         with nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory() as folder:
-            results.append(_measure(Path(folder) / f"lake{count}", count, options.memory_limit))
-        content = {"memory_limit": options.memory_limit, "processors": os.cpu_count(), "sizes": results}
+            results.append(_measure(Path(folder) / f"lake{count}", count, options.memory))
+        content = {"memory_gb": options.memory, "processors": os.cpu_count(), "sizes": results}
         OUT.mkdir(exist_ok=True)
         (OUT / "warehouse.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
         (OUT / "warehouse.md").write_text(_tables(results), encoding="utf-8")
     sys.stdout.write(_tables(results))
 
 
-def _measure(lake: Path, count: int, memory_limit: str | None) -> Result:
+def _measure(lake: Path, count: int, memory_gb: float) -> Result:
     lake.mkdir(parents=True)
     start = time.perf_counter()
     write_lake(lake, count)
     generation = time.perf_counter() - start
-    full = _alone(build, lake, memory_limit)
+    full = _alone(build, lake, memory_gb)
     activity = _activity(lake, full.pop("activity_sql"))
     commit_next(lake)
-    refresh = _alone(build, lake, memory_limit)
+    refresh = _alone(build, lake, memory_gb)
     del refresh["activity_sql"]
     return {
         "checkpoints": count,
@@ -103,13 +103,11 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def build(lake: Path, memory_limit: str | None) -> Result:
+def build(lake: Path, memory_gb: float) -> Result:
     """Bring the warehouse up to date, as a refresh does; what it cost, and how large it and a release of it are."""
     import timecourse.build
     from timecourse.release import _copy_marts, _write_parquet
 
-    if memory_limit:
-        os.environ["TIMECOURSE_MEMORY_LIMIT"] = memory_limit
     run_dbt = timecourse.build._run_dbt
     nodes: list[Any] = []
 
@@ -119,7 +117,7 @@ def build(lake: Path, memory_limit: str | None) -> Result:
 
     timecourse.build._run_dbt = recording
     start, start_of_processor = time.perf_counter(), time.process_time()
-    built = timecourse.build.build_warehouse(lake, theta=THETA, complete_series=[])
+    built = timecourse.build.build_warehouse(lake, theta=THETA, complete_series=[], memory_gb=memory_gb)
     costs = _costs(start, start_of_processor)
     with tempfile.TemporaryDirectory() as folder:
         release, parquet = Path(folder) / "warehouse.duckdb", Path(folder) / "marts"
@@ -187,7 +185,9 @@ def activity_by_models(lake: Path, models: list[tuple[str, str, str]], target: P
         for name, kind, sql in models:
             connection.execute(f"create {kind} {name} as {sql}")
         columns = "checkpoint_id, component_id, scope_kind, scope_id, active_count, position_count, rate"
-        rows = connection.execute(f"copy (select {columns} from {RATES}) to '{target}'").fetchall()[0][0]
+        rates = f"select {columns} from {RATES} inner join int_measured_checkpoints using (extraction_id, tau_id)"
+        # Notebooks have no rows for what is never active.
+        rows = connection.execute(f"copy ({rates} where active_count > 0) to '{target}'").fetchall()[0][0]
     return {"rows": rows}
 
 

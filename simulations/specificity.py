@@ -108,6 +108,7 @@ def _simulate(
         "int_measured_checkpoints",
         {**keys, "tau_id": "t", "checkpoint_id": np.arange(draws), "extraction_id": np.arange(draws)},
     )
+    fill(connection, "stg_raw__checkpoints", {"extraction_id": np.arange(draws)})
     fill(
         connection,
         "int_component_activities",
@@ -126,11 +127,10 @@ def _simulate(
         from int_measured_checkpoints, int_facts, range({scenario.templates}) as templates (template_id);
         create table int_scope_rates as
         select
-            series_id, setting_id, tau_id, checkpoint_id, component_id, 'fact' as scope_kind, fact_id as scope_id,
+            extraction_id, tau_id, component_id, 'fact' as scope_kind, fact_id as scope_id,
             count(*) > 0.1 * {scenario.templates} as is_above_theta
         from int_component_activities
         inner join stg_raw__prompts using (extraction_id, prompt_id)
-        inner join int_measured_checkpoints using (extraction_id, tau_id)
         group by all"""
     )
 

@@ -1,4 +1,7 @@
-{#- Mean of fractions, rounded to 1e-9: the digits of a sum of doubles depend on the order in which it is summed. -#}
+{#-
+    Mean, summed as decimals and rounded to 1e-9: the last digits of a sum of doubles depend on the order in which it is
+    summed, and would decide on which side a tie is rounded.
+-#}
 {% macro stable_mean(expression) -%}
-    round(avg({{ expression }}), 9)
+    round(avg(({{ expression }})::decimal(38, 12)), 9)
 {%- endmacro %}

@@ -1,15 +1,30 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_extractions',
+        on_schema_change='fail'
+    )
+}}
+
 -- The label is the fact, exchanged among the facts of its relation, within each template on its own.
 with
 
+-- Only of the extractions that are new since the last build.
 checkpoints as (
 
-    select * from {{ ref('int_measured_checkpoints') }}
+    select extraction_id
+    from {{ ref('stg_raw__checkpoints') }}
+    {% if is_incremental() -%}
+        where extraction_id not in (select extraction_id from {{ this }})
+    {%- endif %}
 
 ),
 
 prompts as (
 
-    select * from {{ ref('stg_raw__prompts') }}
+    select *
+    from {{ ref('stg_raw__prompts') }}
+    semi join checkpoints using (extraction_id)
 
 ),
 
@@ -17,6 +32,7 @@ active_prompts as (
 
     select *
     from {{ ref('int_component_activities') }}
+    semi join checkpoints using (extraction_id)
     where answer_active_count > 0
 
 ),
@@ -143,10 +159,8 @@ fact_activities as (
 final as (
 
     select
-        checkpoints.series_id,
-        checkpoints.setting_id,
+        numbered_facts.extraction_id,
         tau_id,
-        checkpoints.checkpoint_id,
         component_id,
         numbered_facts.fact_id,
         numbered_facts.relation_id,
@@ -158,7 +172,6 @@ final as (
 
     from fact_activities
     inner join numbered_facts using (fact_number)
-    inner join checkpoints using (extraction_id, tau_id)
     inner join set_sizes using (set_number)
     inner join set_activities using (tau_id, component_id, set_number)
 

@@ -14,18 +14,29 @@ facts as (
 
 ),
 
+-- A number instead of names, because the active facts are many.
+checkpoints as (
+
+    select
+        *,
+        row_number() over (order by extraction_id, tau_id) as measurement
+
+    from {{ ref('int_measured_checkpoints') }}
+
+),
+
 active_facts as (
 
     select
-        series_id,
-        setting_id,
-        tau_id,
-        checkpoint_id,
-        component_id,
-        scope_id as fact_id
+        checkpoints.measurement,
+        checkpoints.series_id,
+        checkpoints.setting_id,
+        rates.component_id,
+        rates.scope_id as fact_id
 
-    from {{ ref('int_scope_rates') }}
-    where scope_kind = 'fact' and is_above_theta
+    from {{ ref('int_scope_rates') }} as rates
+    inner join checkpoints using (extraction_id, tau_id)
+    where rates.scope_kind = 'fact' and rates.is_above_theta
 
 ),
 
@@ -58,10 +69,7 @@ strata as (
 activities as (
 
     select
-        series_id,
-        setting_id,
-        active_facts.tau_id,
-        active_facts.checkpoint_id,
+        active_facts.measurement,
         active_facts.component_id,
         facts.relation_id,
         facts.answer_token_count,
@@ -102,7 +110,7 @@ compared as (
         sum(active_count) over components as all_active_count
 
     from relation_activities
-    window components as (partition by series_id, setting_id, tau_id, checkpoint_id, component_id)
+    window components as (partition by measurement, component_id)
 
 ),
 
@@ -111,8 +119,8 @@ final as (
     select
         series_id,
         setting_id,
-        compared.tau_id,
-        compared.checkpoint_id,
+        checkpoints.tau_id,
+        checkpoints.checkpoint_id,
         compared.component_id,
         relation_id,
         compared.active_count::integer as active_count,
@@ -122,9 +130,9 @@ final as (
         {{ strata('strata.total_count', 'stratum_activities.active_count', 'strata.drawn_count') }} as strata
 
     from compared
+    inner join checkpoints using (measurement)
     inner join strata using (series_id, setting_id, relation_id)
-    inner join stratum_activities
-        using (series_id, setting_id, tau_id, checkpoint_id, component_id, answer_token_count)
+    inner join stratum_activities using (measurement, component_id, answer_token_count)
     group by all
 
 )

@@ -1,6 +1,6 @@
 with
 
-activities as (
+rates as (
 
     select * from {{ ref('int_scope_rates') }}
 
@@ -18,68 +18,28 @@ components as (
 
 ),
 
-scopes as (
-
-    select * from {{ ref('int_scopes') }}
-
-),
-
--- A component without activity has a row as well, except in the many scopes of single facts.
-silences as (
-
-    select
-        checkpoints.series_id,
-        checkpoints.setting_id,
-        checkpoints.tau_id,
-        checkpoints.checkpoint_id,
-        components.component_id,
-        scopes.scope_kind,
-        scopes.scope_id,
-        0::bigint as active_count,
-        scopes.position_count,
-        scopes.prompt_count,
-        scopes.fact_count,
-        0::double as rate,
-        0 as score_sum
-
-    from checkpoints
-    inner join components using (series_id)
-    inner join scopes using (extraction_id)
-    anti join activities
-        using (series_id, setting_id, tau_id, checkpoint_id, component_id, scope_kind, scope_id)
-    where scopes.scope_kind <> 'fact'
-
-),
-
-activities_and_silences as (
-
-    select * exclude (relation_id, is_above_theta) from activities
-    union all by name
-    select * from silences
-
-),
-
 final as (
 
     select
         series_id,
-        setting_id,
+        checkpoints.setting_id,
         tau_id,
-        checkpoint_id,
+        checkpoints.checkpoint_id,
         component_id,
-        scope_kind,
-        scope_id,
+        rates.scope_kind,
+        rates.scope_id,
         components.component_kind,
-        active_count,
-        position_count,
-        prompt_count,
-        fact_count,
-        rate,
-        {{ wilson_low('rate', 'fact_count') }} as rate_low,
-        {{ wilson_high('rate', 'fact_count') }} as rate_high,
-        score_sum::double / position_count as mean_score
+        rates.active_count,
+        rates.position_count,
+        rates.prompt_count,
+        rates.fact_count,
+        rates.rate,
+        rates.rate_low,
+        rates.rate_high,
+        rates.score_sum::double / rates.position_count as mean_score
 
-    from activities_and_silences
+    from rates
+    inner join checkpoints using (extraction_id, tau_id)
     inner join components using (series_id, component_id)
 
 )

@@ -20,7 +20,14 @@ relation_tests as (
 
 fact_tests as (
 
-    select * from {{ ref('int_fact_tests') }}
+    select
+        checkpoints.series_id,
+        checkpoints.setting_id,
+        checkpoints.checkpoint_id,
+        fact_tests.* exclude (extraction_id)
+
+    from {{ ref('int_fact_tests') }} as fact_tests
+    inner join {{ ref('int_measured_checkpoints') }} as checkpoints using (extraction_id, tau_id)
 
 ),
 

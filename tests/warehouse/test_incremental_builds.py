@@ -85,8 +85,14 @@ def test_what_an_interrupted_build_left_out_is_made_up_for(golden: Golden, tmp_p
     lake = shutil.copytree(golden.lake, tmp_path / "lake")
     left_out = {
         "step0-tokens0B": ["int_component_peaks"],
-        "step60-tokens1B": ["int_component_vectors", "int_resampled_role_sets"],
-        "step200-tokens2B": ["int_resampled_role_sets", "int_role_confidences", "int_expected_role_counts"],
+        "step60-tokens1B": ["int_component_vectors", "int_resampled_role_sets", "int_scope_rates"],
+        "step200-tokens2B": [
+            "int_role_memberships",
+            "int_component_changes",
+            "int_resampled_role_sets",
+            "int_role_confidences",
+            "int_expected_role_counts",
+        ],
         "main": ["int_component_activities"],
     }
     with duckdb.connect(str(lake / "build" / "warehouse.duckdb")) as connection:

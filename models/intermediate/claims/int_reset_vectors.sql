@@ -10,14 +10,6 @@ windows as (
 
 ),
 
-heads as (
-
-    select *
-    from {{ ref('dim_components') }}
-    where component_kind = 'head'
-
-),
-
 peaks as (
 
     select
@@ -34,7 +26,7 @@ peaks as (
 
     from {{ ref('int_component_peaks') }} as peaks
     inner join windows using (extraction_id, tau_id)
-    inner join heads using (series_id, component_id)
+    where peaks.component_kind = 'head'
 
 ),
 

@@ -15,6 +15,18 @@ attributions as (
 
 ),
 
+checkpoints as (
+
+    select * from {{ ref('stg_raw__checkpoints') }}
+
+),
+
+components as (
+
+    select * from {{ ref('dim_components') }}
+
+),
+
 target_positions as (
 
     select *
@@ -28,7 +40,8 @@ final as (
     select
         extraction_id,
         attributions.tau_id,
-        attributions.component_id,
+        component_id,
+        components.component_kind,
         prompt_id,
         position,
         target_positions.span_role = 'subject' as is_subject,
@@ -37,6 +50,8 @@ final as (
 
     from attributions
     inner join target_positions using (extraction_id, prompt_id, position)
+    inner join checkpoints using (extraction_id)
+    inner join components using (series_id, component_id)
 
 )
 

@@ -32,12 +32,11 @@ peaks as (
         checkpoints.series_id,
         checkpoints.setting_id,
         tau_id,
-        components.component_kind,
+        peaks.component_kind,
         peaks.peak
 
     from {{ ref('int_component_peaks') }} as peaks
     inner join checkpoints using (extraction_id, tau_id)
-    inner join components using (series_id, component_id)
 
 ),
 

@@ -12,14 +12,6 @@ checkpoints as (
 
 ),
 
-components as (
-
-    select *
-    from {{ ref('dim_components') }}
-    where component_kind = 'ffn'
-
-),
-
 peaks as (
 
     select
@@ -32,9 +24,10 @@ peaks as (
 
     from {{ ref('int_component_peaks') }} as peaks
     inner join checkpoints using (extraction_id, tau_id)
-    inner join components using (series_id, component_id)
     inner join thresholds using (series_id, setting_id, tau_id)
-    where thresholds.ffn_rate <= thresholds.head_rate or peaks.peak > thresholds.tau_ffn
+    where
+        peaks.component_kind = 'ffn'
+        and (thresholds.ffn_rate <= thresholds.head_rate or peaks.peak > thresholds.tau_ffn)
 
 ),
 

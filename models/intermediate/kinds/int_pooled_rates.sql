@@ -36,16 +36,15 @@ active_counts as (
         checkpoints.setting_id,
         tau_id,
         checkpoints.checkpoint_id,
-        count_if(components.component_kind = 'head') as head_count,
-        count_if(components.component_kind = 'ffn') as ffn_count,
+        count_if(peaks.component_kind = 'head') as head_count,
+        count_if(peaks.component_kind = 'ffn') as ffn_count,
         count_if(
-            components.component_kind = 'ffn'
+            peaks.component_kind = 'ffn'
             and (thresholds.ffn_rate <= thresholds.head_rate or peaks.peak > thresholds.tau_ffn)
         ) as matched_ffn_count
 
     from {{ ref('int_component_peaks') }} as peaks
     inner join checkpoints using (extraction_id, tau_id)
-    inner join components using (series_id, component_id)
     inner join thresholds using (series_id, setting_id, tau_id)
     group by all
 
