@@ -2,9 +2,13 @@
 -- grows in training, so that under a fixed τ heads fall silent without any change of what they do.
 with
 
+-- Numbers instead of names, because the peaks are many.
 windows as (
 
-    select *
+    select
+        *,
+        row_number() over (order by extraction_id, tau_id) as measurement
+
     from {{ ref('int_claim_windows') }}
     where is_early or is_late
 
@@ -13,13 +17,9 @@ windows as (
 peaks as (
 
     select
-        windows.series_id,
-        windows.setting_id,
-        extraction_id,
-        tau_id,
+        windows.measurement,
         peaks.component_id,
         peaks.prompt_id,
-        peaks.position,
         peaks.is_subject,
         peaks.is_answer_predicting,
         peaks.peak
@@ -33,10 +33,7 @@ peaks as (
 sorted_peaks as (
 
     select
-        series_id,
-        setting_id,
-        extraction_id,
-        tau_id,
+        measurement,
         list_reverse_sort(list(peak)) as sorted_peaks
 
     from peaks
@@ -48,37 +45,42 @@ sorted_peaks as (
 cut_offs as (
 
     select
-        extraction_id,
-        tau_id,
-        sorted_peaks[min(len(sorted_peaks)) over (partition by series_id, setting_id, tau_id)] as cut_off
+        windows.measurement,
+        sorted_peaks[min(len(sorted_peaks)) over (
+            partition by windows.series_id, windows.setting_id, windows.tau_id
+        )] as cut_off
 
     from sorted_peaks
+    inner join windows using (measurement)
 
 ),
 
-strongest as (
+counts as (
 
-    select peaks.*
+    select
+        measurement,
+        peaks.component_id,
+        peaks.prompt_id,
+        count(*) as active_count,
+        count_if(peaks.is_subject) as subject_active_count,
+        count_if(peaks.is_answer_predicting) as answer_active_count
 
     from peaks
-    inner join cut_offs using (extraction_id, tau_id)
+    inner join cut_offs using (measurement)
     where peaks.peak >= cut_offs.cut_off
+    group by all
 
 ),
 
 activities as (
 
     select
-        extraction_id,
-        tau_id,
-        component_id,
-        prompt_id,
-        count(*) as active_count,
-        count_if(is_subject) as subject_active_count,
-        count_if(is_answer_predicting) as answer_active_count
+        windows.extraction_id,
+        windows.tau_id,
+        counts.* exclude (measurement)
 
-    from strongest
-    group by all
+    from counts
+    inner join windows using (measurement)
 
 ),
 

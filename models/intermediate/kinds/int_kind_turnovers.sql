@@ -29,8 +29,8 @@ layer_draws as (
 common_sets as (
 
     select *
-    from {{ ref('int_resampled_role_sets') }}
-    where resample_kind in ('observed', 'bootstrap') and relation_id = '' and resample <= 200
+    from {{ ref('int_primary_sets') }}
+    where resample <= 200
 
 ),
 
@@ -42,7 +42,7 @@ primary_sets as (
         ['head'] as component_kinds,
         *
 
-    from {{ primary_role_sets('common_sets', ['observed', 'bootstrap']) }} as primary_sets
+    from common_sets
 
     union all
 
@@ -51,7 +51,7 @@ primary_sets as (
         ['ffn'] as component_kinds,
         *
 
-    from {{ primary_role_sets('common_sets', ['observed', 'bootstrap']) }} as primary_sets
+    from common_sets
 
     union all
 

@@ -14,17 +14,11 @@ masks as (
 
 ),
 
-role_sets as (
-
-    select *
-    from {{ ref('int_resampled_role_sets') }}
-    where theta = {{ var('theta') }}
-
-),
-
 primary_sets as (
 
-    select * from {{ primary_role_sets('role_sets', ['observed', 'bootstrap']) }} as primary_sets
+    select *
+    from {{ ref('int_primary_sets') }}
+    where theta = {{ var('theta') }}
 
 ),
 

@@ -14,7 +14,9 @@ numbers as (
 
 role_sets as (
 
-    select * from {{ primary_role_sets(ref('int_resampled_role_sets'), ['observed']) }} as role_sets
+    select *
+    from {{ ref('int_primary_sets') }}
+    where resample_kind = 'observed'
 
 ),
 

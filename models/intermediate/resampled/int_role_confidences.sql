@@ -8,21 +8,16 @@
 
 with
 
-role_sets as (
+primary_sets as (
 
     select *
-    from {{ ref('int_resampled_role_sets') }}
+    from {{ ref('int_primary_sets') }}
     where
         theta = {{ var('theta') }}
+        and resample_kind = 'bootstrap'
         {% if is_incremental() -%}
             and extraction_id not in (select extraction_id from {{ this }})
         {%- endif %}
-
-),
-
-primary_sets as (
-
-    select * from {{ primary_role_sets('role_sets', ['bootstrap']) }} as primary_sets
 
 ),
 
