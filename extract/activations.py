@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from timecourse.errors import UserError
 from timecourse.extract.families.base import Family
@@ -77,20 +78,62 @@ def use_capturing_attention(model: Any) -> None:
     model.set_attn_implementation(name)
 
 
+@contextmanager
+def unread_attention(model: Any) -> Iterator[None]:
+    """While open, a model with capturing attention attends as before it had it: nothing is kept, nothing done twice.
+
+    On a CPU eager attention over fewer than 16 keys is given masked ones besides, because torch's softmax is 15 times
+    slower on rows that are shorter than its vectors; that changes rounding only.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    capturing: str = model.config._attn_implementation
+    own = capturing.removeprefix(_CAPTURING)
+    if own == "eager":
+        AttentionInterface.register(_UNREAD, _attend_unread)
+        AttentionMaskInterface.register(_UNREAD, ALL_MASK_ATTENTION_FUNCTIONS[own])
+    model.set_attn_implementation(_UNREAD if own == "eager" else own)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(capturing)
+
+
 _CAPTURING = "timecourse_"
+_UNREAD = "timecourse_unread_eager"
+_SHORTEST_ROW = 16
 
 
 def _attend_eagerly(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    if getattr(module, "reorder_and_upcast_attn", False):  # GPT-2's second eager attention
-        output, pattern = module._upcast_and_reordered_attn(query, key, value, mask)
-    else:
-        eager = sys.modules[type(module).__module__].eager_attention_forward
-        output, pattern = eager(module, query, key, value, mask, **options)
+    output, pattern = _own_eager(module, query, key, value, mask, **options)
     attendable = _causal(query, key) if mask is None else mask == 0
     module.timecourse_kept = (pattern, value, attendable)
     return output, pattern
+
+
+def _own_eager(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """The family's eager attention: output and pattern."""
+    found: tuple[Tensor, Tensor]
+    if getattr(module, "reorder_and_upcast_attn", False):  # GPT-2's second eager attention
+        found = module._upcast_and_reordered_attn(query, key, value, mask)
+    else:
+        found = sys.modules[type(module).__module__].eager_attention_forward(module, query, key, value, mask, **options)
+    return found
+
+
+def _attend_unread(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    missing = _SHORTEST_ROW - key.shape[-2]
+    if missing > 0 and mask is not None and key.device.type == "cpu":
+        key, value = (pad(one, (0, 0, 0, missing)) for one in (key, value))
+        mask = pad(mask, (0, missing), value=torch.finfo(mask.dtype).min)
+    return _own_eager(module, query, key, value, mask, **options)[0], None
 
 
 def _attend_with_sdpa(
@@ -163,12 +206,12 @@ class _LayerReader:
 
     def _keep_output(self, name: str) -> Callable[..., None]:
         def hook(_module: "nn.Module", _args: tuple[Any, ...], output: Any) -> None:
-            self.kept[name] = _first(output)
+            self.kept[name] = first_output(output)
 
         return hook
 
     def _finish(self, _module: "nn.Module", _args: tuple[Any, ...], output: Any) -> None:
-        residual_after = _first(output)
+        residual_after = first_output(output)
         attention: Any = next(module for module in self.layer.modules() if hasattr(module, "timecourse_kept"))
         pattern, value, attendable = attention.timecourse_kept
         del attention.timecourse_kept
@@ -178,15 +221,15 @@ class _LayerReader:
             raise UserError("this model lets a position attend to later ones; only causal attention is measured")
         kept, self.kept = self.kept, {}
         feed_forward = kept["feed_forward"].view_as(residual_after)
-        divisor = None if self.norm is None else _root_mean_square(self.norm, kept["norm_input"])
-        with _weights_here(self.projection):
+        divisor = None if self.norm is None else root_mean_square(self.norm, kept["norm_input"])
+        with weights_here(self.projection):
             weight, bias = self.projection.weight, self.projection.bias
             activations = LayerActivations(
                 residual_before=kept["residual_before"],
                 pattern=pattern,
                 value=value,
                 attendable=attendable,
-                output_weight=weight.T if _is_transposed(self.projection) else weight,
+                output_weight=weight.T if is_transposed(self.projection) else weight,
                 output_bias=bias,
                 output_gain=self._gain(residual_after),
                 output_divisor=divisor,
@@ -199,31 +242,36 @@ class _LayerReader:
     def _gain(self, stream: Tensor) -> Tensor | None:
         if self.norm is None:
             return None if self.multiplier == 1.0 else stream.new_full(stream.shape[-1:], self.multiplier).float()
-        with _weights_here(self.norm):
-            weight: Tensor = self.norm.weight
-            return (self.family.gain_offset + weight.float()) * self.multiplier
+        return post_norm_gain(self.norm, self.family) * self.multiplier
 
 
-def _first(output: Any) -> Tensor:
+def first_output(output: Any) -> Tensor:
     """A module's output, or the first of several."""
     first: Tensor = output[0] if isinstance(output, tuple) else output
     return first
 
 
-def _root_mean_square(norm: Any, written: Tensor) -> Tensor:
+def root_mean_square(norm: Any, written: Tensor) -> Tensor:
     """What an RMSNorm divides by at every position: [B, n] in float32."""
     epsilon: float = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
     return (written.float().pow(2).mean(-1) + epsilon).sqrt()
 
 
-def _is_transposed(projection: "nn.Module") -> bool:
+def post_norm_gain(norm: Any, family: Family) -> Tensor:
+    """What a family's `attention_norm` multiplies every coordinate by: [d] in float32."""
+    with weights_here(norm):
+        weight: Tensor = norm.weight
+        return family.gain_offset + weight.float()
+
+
+def is_transposed(projection: "nn.Module") -> bool:
     """GPT-2's projections are written as [input, output]."""
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(projection, Conv1D)
 
 
-def _weights_here(module: "nn.Module") -> AbstractContextManager[Any]:
+def weights_here(module: "nn.Module") -> AbstractContextManager[Any]:
     """While open, the module's weights are in memory: accelerate may have put them aside (CPU or disk offload)."""
     if not hasattr(module, "_hf_hook"):
         return nullcontext()
