@@ -109,7 +109,7 @@ def _tables(
         {
             "prompt_id": numbers[row["prompt"]], "answer_token_index": 0, "readout": readout, "position": PLACE,
             "rank": row["rank"], "log_prob": log(max(row["prob"], 1e-12)), "top1_token_id": -1, "top1_token": "",
-            "entropy": float("nan"), "rank_in_relation": 0,
+            "entropy": float("nan"), "rank_in_relation": 0, "log_prob_mismatched": None,
         }
         for row in rows.rows(named=True)
         for readout in _readouts(row["stage"])

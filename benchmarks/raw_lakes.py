@@ -256,6 +256,7 @@ def _predictions(rng: np.random.Generator, prompts: Prompts, index: int, seed: i
         "top1_token": _named(*_tokens(top1)),
         "entropy": _floats(rng.uniform(0.1, 0.9, rank.size) * np.log(VOCABULARY)),
         "rank_in_relation": (rank * (FACTS_PER_RELATION - 1) // VOCABULARY).ravel(),
+        "log_prob_mismatched": _floats(-rng.exponential(5, rank.size), np.tile(readout != LAYERS, len(prompt))),
     }
     order = np.lexsort([columns["readout"], columns["answer_token_index"], columns["prompt_id"]])
     return {name: values.take(order) for name, values in columns.items()}

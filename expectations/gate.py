@@ -1,4 +1,4 @@
-"""The two gates: a raw extraction before it is committed, and a release before it is published.
+"""The gates: a raw extraction or ablation before it is committed, and a release before it is published.
 
 A gate returns what it found and decides nothing: whoever asked looks for results that are `fail`.
 """
@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from timecourse.checks import CheckResult
 from timecourse.expectations import (
+    ablation_sets,
+    ablations,
     attributions,
     checkpoint,
     contributions,
@@ -31,6 +33,8 @@ _RAW_TABLES = {
     "contributions": contributions.RULES,
     "predictions": predictions.RULES,
 }
+
+_ABLATION_TABLES = {"ablation_sets": ablation_sets.RULES, "ablations": ablations.RULES}
 
 _COMPONENTS = """
     create view layers as
@@ -79,6 +83,22 @@ def gate_extraction(directory: Path) -> list[CheckResult]:
         return [
             result
             for table, rules in _RAW_TABLES.items()
+            for result in evaluate(connection, table, rules, "raw", checkpoint_id)
+        ]
+
+
+def gate_ablation(directory: Path, extraction: Path) -> list[CheckResult]:
+    """Judge what silencing components did: the two parquet files in `directory`, against the extraction's own."""
+    with duckdb.connect() as connection:
+        errors = {table: _register(connection, table, extraction / f"{table}.parquet") for table in _RAW_TABLES}
+        errors |= {table: _register(connection, table, directory / f"{table}.parquet") for table in _ABLATION_TABLES}
+        if any(errors.values()):
+            return _unreadable(connection, errors)
+        connection.execute(_COMPONENTS)
+        checkpoint_id = _checkpoint_id(connection)
+        return [
+            result
+            for table, rules in _ABLATION_TABLES.items()
             for result in evaluate(connection, table, rules, "raw", checkpoint_id)
         ]
 

@@ -29,6 +29,9 @@ LOG_PROB_TOLERANCE = 1e-3
 TIE_TOLERANCE = 0.02
 """Nats. Two logits that are equal after rounding to half precision leave each at most half of the probability."""
 
+ABLATION_ROUNDING = 0.1
+"""Nats. The intact run is another run of the same model, whose half-precision logits may round otherwise."""
+
 ACCURACY_FALL = 0.2
 """Warn. Accuracy over all facts wobbles by a few points between neighbours (n = 320: ± 0.05); a fall by a fifth is a
 loss spike, a wrong file or a wrong tokenizer."""

@@ -15,11 +15,58 @@ _ANSWER_TOKENS = """
     where span_role = 'answer'
 """
 
+# A file of schema version 1 has no mismatched subjects.
+_ROWS = "(from predictions union all by name select null::float as log_prob_mismatched where false)"
+
 _PREDICTIONS = f"""(
     select predictions.*, answer_tokens.expected_position, answer_tokens.answer_token_id, checkpoint.*
-    from predictions
+    from {_ROWS} as predictions
     left join ({_ANSWER_TOKENS}) as answer_tokens using (prompt_id, answer_token_index)
     cross join (select layer_count, vocabulary_size, dtype from checkpoint limit 1) as checkpoint
+)"""
+
+# Per prompt, how many of its answer tokens were read after a mismatched subject, and the length of the shortest prompt
+# that could have been: a question of the same template about a subject that never has this object, and the answer. It
+# fits the context if it is no longer than some prompt that was measured.
+_MISMATCHED = f"""(
+    with answers as (
+        select
+            prompt_id,
+            min(position) filter (where span_role = 'answer') as question_length,
+            max(position) + 1 - question_length as answer_length,
+            max(max(position) + 1) over () as longest_length
+        from prompt_tokens
+        group by prompt_id
+    ),
+
+    questions as (
+        select relation_id, template_id, subject, list(object) as objects, min(question_length) as question_length
+        from prompts
+        inner join answers using (prompt_id)
+        group by all
+    ),
+
+    shortest as (
+        select prompts.prompt_id, min(questions.question_length) as question_length
+        from prompts
+        inner join questions
+            on prompts.relation_id = questions.relation_id
+            and prompts.template_id = questions.template_id
+            and not list_contains(questions.objects, prompts.object)
+        group by all
+    )
+
+    select
+        predictions.prompt_id,
+        count(predictions.log_prob_mismatched) as mismatched_count,
+        count(*) as answer_token_count,
+        any_value(shortest.question_length + answers.answer_length) as shortest_mismatched_length,
+        any_value(answers.longest_length) as longest_length
+    from {_ROWS} as predictions
+    inner join checkpoint on predictions.readout = checkpoint.layer_count and checkpoint.schema_version >= 2
+    inner join answers using (prompt_id)
+    left join shortest using (prompt_id)
+    group by predictions.prompt_id
 )"""
 
 _READOUTS = f"""(
@@ -101,6 +148,39 @@ RULES = (
         "log_prob + ln(greatest(rank, 0) + 1)",
         (*KEY, "rank", "log_prob"),
         maximum=LOG_PROB_TOLERANCE,
+    ),
+    Rule(
+        "log_prob_mismatched_is_not_positive",
+        "log_prob_mismatched is finite and at most 0, or null",
+        _PREDICTIONS,
+        "coalesce(log_prob_mismatched, 0)",
+        (*KEY, "log_prob_mismatched"),
+        maximum=LOG_PROB_TOLERANCE,
+    ),
+    holds(
+        "mismatched_is_the_models_own",
+        "log_prob_mismatched is null but for the model's own logits",
+        _PREDICTIONS,
+        "log_prob_mismatched is null or readout = layer_count",
+        (*KEY, "layer_count", "log_prob_mismatched"),
+    ),
+    holds(
+        "mismatched_is_a_whole_answer",
+        "all of a prompt's answer tokens are read after a mismatched subject, or none",
+        _MISMATCHED,
+        "mismatched_count in (0, answer_token_count)",
+        ("prompt_id", "mismatched_count", "answer_token_count"),
+    ),
+    holds(
+        "mismatched_where_a_subject_is",
+        "an answer is read after a mismatched subject where the relation has one, unless the context is too short",
+        _MISMATCHED,
+        """if(
+            mismatched_count > 0,
+            shortest_mismatched_length is not null,
+            coalesce(shortest_mismatched_length > longest_length, true)
+        )""",
+        ("prompt_id", "mismatched_count", "shortest_mismatched_length", "longest_length"),
     ),
     holds(
         "rank_0_is_top_1",

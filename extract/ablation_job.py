@@ -9,6 +9,9 @@ Sets of roles come from the warehouse, where SQL derived them from one half of t
 
 import hashlib
 import json
+import math
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from timecourse.extract.ablation_sets import AblationSet, matched_random_sets
+from timecourse.extract.ablation_sets import AblationSet, image, permutations
 from timecourse.extract.ablations import Method, PostNorm, Replacements, collect_replacements, method_name, score
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.job import Machine, loaded, prompts_of
@@ -95,10 +98,10 @@ class AblationRequest:
         layers, heads = int(architecture["layer_count"]), int(architecture["head_count"])
         number_of = {name: number for number, name in enumerate(component_names(layers, heads))}
         sets: list[AblationSet] = []
+        drawn = permutations(layers, heads, self.random_sets, self.seed)
         for one in self.role_sets:
             own = tuple(sorted(number_of[name] for name in one.components))
-            drawn = matched_random_sets(own, layers, heads, self.random_sets, self.seed)
-            for index, components in [(None, own), *enumerate(drawn)]:
+            for index, components in [(None, own), *((index, image(own, each)) for index, each in enumerate(drawn))]:
                 kind = "role" if index is None else "random"
                 sets.append(AblationSet(len(sets), kind, one.role, one.relation_id, one.half, index, components))  # type: ignore[arg-type]  # a str where a Literal is meant
         for number in number_of.values():
@@ -129,10 +132,17 @@ class AblationRequest:
             chosen.append(np.column_stack([np.full(len(prompt_ids), one.set_id), prompt_ids]))
         return np.concatenate(chosen)
 
+    def pairs_of(self, method: Method) -> Pairs:
+        """Those that are scored by a method: single components, which are most of the work, only by the first."""
+        if method == self.methods[0]:
+            return self.pairs
+        singles = [one.set_id for one in self.sets if one.set_kind == "single"]
+        return self.pairs[~np.isin(self.pairs[:, 0], singles)]
+
     @property
     def run_count(self) -> int:
         """How often a prompt is run with something silenced."""
-        return len(self.methods) * len(self.pairs)
+        return sum(len(self.pairs_of(method)) for method in self.methods)
 
 
 def component_names(layer_count: int, head_count: int) -> list[str]:
@@ -183,10 +193,27 @@ def ablate(
     return _write(request, directory, [unfinished / name for name, _, _ in parts])
 
 
+def seconds_per_run(request: AblationRequest, machine: Machine) -> float:
+    """About how long one run of a prompt takes here, by a few sets and prompts. Raises UserError as `ablate` does."""
+    prompts = prompts_of(request.extraction)
+    length = Counter(len(prompt.token_ids) for prompt in prompts).most_common(1)[0][0]
+    sample = [prompt for prompt in prompts if len(prompt.token_ids) == length][: machine.batch_size]
+    sets = request.sets[:: max(1, len(request.sets) // 8)][:8]
+    pairs = [(one.set_id, prompt.prompt_id) for one in sets for prompt in sample]
+    with loaded(request.extraction, machine) as model, torch.inference_mode():
+        seconds = math.inf
+        for _ in range(2):  # the first run is slower
+            start = time.perf_counter()
+            score(model, sample, sets, pairs, "zero", norm=request.norm, batch_size=8 * machine.batch_size)
+            seconds = min(seconds, time.perf_counter() - start)
+    return seconds / len(pairs)
+
+
 def _parts(request: AblationRequest) -> Iterator[tuple[str, Method, Pairs]]:
     for method in request.methods:
-        for number, start in enumerate(range(0, len(request.pairs), PAIRS_PER_PART)):
-            yield f"{method}-{number:05}.parquet", method, request.pairs[start : start + PAIRS_PER_PART]
+        pairs = request.pairs_of(method)
+        for number, start in enumerate(range(0, len(pairs), PAIRS_PER_PART)):
+            yield f"{method}-{number:05}.parquet", method, pairs[start : start + PAIRS_PER_PART]
 
 
 def _write_part(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:

@@ -6,18 +6,12 @@ order of LoadedModel.component_ids).
 
 import hashlib
 import json
-import math
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Literal
 
 SetKind = Literal["role", "random", "single"]
-
-_TRIES = 1000
-"""After so many draws in a row that gave nothing new there is nothing new: few sets are admissible then."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +36,6 @@ class AblationSet:
             raise ValueError(f"the components of set {self.set_id} are not sorted, or one occurs twice")
 
 
-@dataclass(frozen=True)
-class MatchQuality:
-    """How well a random set matches the set it stands beside.
-
-    share_in_layer: of the set's heads, the share that has its counterpart in its own layer; None for a set of FFNs
-    alone. is_disjoint: whether the two share no component.
-    """
-
-    share_in_layer: float | None
-    is_disjoint: bool
-
-
 def generator_of(*identity: str | int) -> random.Random:
     """A source of random numbers that depends on these words and numbers, and on nothing else."""
     return random.Random(int.from_bytes(hashlib.sha256(json.dumps(identity).encode()).digest()))
@@ -67,106 +49,38 @@ def draw(generator: random.Random, pool: Iterable[int], number: int) -> set[int]
     return set(sorted(sorted(pool), key=lambda _: generator.random())[:number])
 
 
-def match_quality(components: Iterable[int], random_set: Iterable[int], head_count: int) -> MatchQuality:
-    """See MatchQuality; `head_count` is per layer."""
-    own, drawn = set(components), set(random_set)
-    wanted, found = (
-        Counter(one // (head_count + 1) for one in chosen if one % (head_count + 1) < head_count)
-        for chosen in (own, drawn)
-    )
-    matched = (wanted & found).total()
-    return MatchQuality(matched / wanted.total() if wanted else None, not own & drawn)
+def permutations(layer_count: int, head_count: int, count: int, *identity: str | int) -> list[tuple[int, ...]]:
+    """`count` permutations of a model's components: where each goes. Heads stay in their layer, FFNs are FFNs.
 
-
-def matched_random_sets(
-    components: Sequence[int], layer_count: int, head_count: int, count: int, *identity: str | int
-) -> list[tuple[int, ...]]:
-    """`count` random sets that match a set in number, kind and layer, all different, each sorted.
-
-    Heads, of which the set holds N, and a_l in layer l:
-
-    1. a_l ≤ H / 2 in every layer: a_l of the layer's other heads.
-    2. N ≤ L·H / 2: a layer with fewer than a_l other heads gives them all; what it lacks comes from the nearest layers
-       with heads that are in neither set (one layer away, then two, ...; layers are filled from the bottom).
-    3. N < L·H: no set is disjoint. a_l of all heads of the layer; where that is the same set again (every layer is full
-       or empty), N of all heads.
-    4. N = L·H: all heads again.
-
-    FFNs, of which the set holds M: M of the other FFNs, whatever their layer; where there are too few (M > L / 2), M of
-    all FFNs. Neither kind's draw is the set's own, but where it holds all of that kind.
-
-    Every admissible set is equally likely; in case 2, where more than one layer lacks heads, only every set with the
-    same numbers by layer. Where fewer than `count` sets are admissible, each is there once: the caller gets fewer, and
-    none for an empty set or one that holds all of every kind that it holds. The draw depends on the set, the model's
-    shape and `identity`, and on nothing else.
+    All are equally likely. They depend on the model's shape and `identity`, and number i not on `count`.
     """
-    own = frozenset(components)
-    generator = generator_of("matched random sets", *sorted(own), layer_count, head_count, *identity)
-    heads = [
-        {one % (head_count + 1) for one in own if one // (head_count + 1) == layer} - {head_count}
-        for layer in range(layer_count)
-    ]
-    feed_forwards = {one // (head_count + 1) for one in own if one % (head_count + 1) == head_count}
-    found: dict[tuple[int, ...], None] = {}
-    failures = 0
-    while len(found) < count and failures < _TRIES:
-        drawn_heads = _draw_heads(generator, heads, head_count)
-        drawn_feed_forwards = _draw_feed_forwards(generator, feed_forwards, layer_count)
-        drawn = tuple(
-            sorted(
-                [layer * (head_count + 1) + head for layer, chosen in enumerate(drawn_heads) for head in chosen]
-                + [layer * (head_count + 1) + head_count for layer in drawn_feed_forwards]
+    found = []
+    for index in range(count):
+        generator = generator_of("permutation", index, layer_count, head_count, *identity)
+        heads = [_shuffled(generator, head_count) for _ in range(layer_count)]
+        feed_forwards = _shuffled(generator, layer_count)
+        found.append(
+            tuple(
+                (feed_forwards[layer] if part == head_count else layer) * (head_count + 1)
+                + (head_count if part == head_count else heads[layer][part])
+                for layer in range(layer_count)
+                for part in range(head_count + 1)
             )
         )
-        is_same_kind = (
-            drawn_heads == heads and 0 < sum(map(len, heads)) < layer_count * head_count,
-            drawn_feed_forwards == feed_forwards and 0 < len(feed_forwards) < layer_count,
-        )
-        if any(is_same_kind) or own == set(drawn) or drawn in found:
-            failures += 1
-        else:
-            found[drawn] = None
-            failures = 0
-    return list(found)
+    return found
 
 
-def _draw_heads(generator: random.Random, own: Sequence[set[int]], head_count: int) -> list[set[int]]:
-    """Head numbers by layer."""
-    everything = set(range(head_count))
-    wanted = [len(layer) for layer in own]
-    if 2 * sum(wanted) <= len(own) * head_count:
-        numbers = _numbers_by_layer(generator, wanted, head_count)
-        return [draw(generator, everything - layer, number) for layer, number in zip(own, numbers, strict=True)]
-    if any(0 < number < head_count for number in wanted):
-        return [draw(generator, everything, number) for number in wanted]
-    chosen = draw(generator, range(len(own) * head_count), sum(wanted))
-    return [{one % head_count for one in chosen if one // head_count == layer} for layer in range(len(own))]
+def _shuffled(generator: random.Random, number: int) -> list[int]:
+    """The numbers below `number` in random order; only random() is used, as in `draw`."""
+    return sorted(range(number), key=lambda _: generator.random())
 
 
-def _draw_feed_forwards(generator: random.Random, own: set[int], layer_count: int) -> set[int]:
-    """Layers."""
-    others = set(range(layer_count)) - own
-    return draw(generator, others if len(own) <= len(others) else range(layer_count), len(own))
+def image(components: Iterable[int], permutation: Sequence[int]) -> tuple[int, ...]:
+    """Where a set goes: the random set that stands beside it. As many heads of the same layers, as many FFNs.
 
-
-def _numbers_by_layer(generator: random.Random, wanted: Sequence[int], head_count: int) -> list[int]:
-    """How many other heads to draw in each layer; `wanted` are at most half of all heads."""
-    free = [head_count - number for number in wanted]
-    numbers = [min(pair) for pair in zip(wanted, free, strict=True)]
-    for layer, lacking in enumerate(max(0, one - other) for one, other in zip(wanted, free, strict=True)):
-        distance = 0
-        while lacking:
-            distance += 1
-            near = [one for one in (layer - distance, layer + distance) if 0 <= one < len(wanted)]
-            rooms = [free[one] - numbers[one] for one in near]
-            moved = min(lacking, sum(rooms))
-            splits = [split for split in product(*(range(room + 1) for room in rooms)) if sum(split) == moved]
-            # as likely as there are sets with these numbers, so that the sets themselves are equally likely
-            weights = [
-                math.prod(math.comb(free[one], numbers[one] + more) for one, more in zip(near, split, strict=True))
-                for split in splits
-            ]
-            for one, more in zip(near, generator.choices(splits, weights)[0], strict=True):
-                numbers[one] += more
-            lacking -= moved
-    return numbers
+    One permutation takes the sets of all roles, relations and halves to the random sets of one number. They have in
+    common what the roles' sets have in common, so that the roles' sets are one draw among the random ones if it does
+    not matter which components hold a role: p-values are uniform then. A random set may share members with the role's
+    set; sets that may not would be closer to each other than to the role's, and p too small (docs/statistics.md).
+    """
+    return tuple(sorted(permutation[one] for one in components))

@@ -1,8 +1,9 @@
 """One extraction: a checkpoint's weights in, six raw tables out.
 
-1. load the tokenizer and lay the facts out as prompts; 2. load the model; 3. per batch of prompts of like length: one
-forward pass, with contributions computed as each layer finishes, then routes for every target and every τ, then the
-readouts; 4. check completeness and the lens against the model itself; 5. write the tables.
+1. load the tokenizer and lay the facts out as prompts; 2. load the model; 3. per batch of prompts of like length: a
+plain forward pass with mismatched subjects, and one with contributions computed as each layer finishes, then routes for
+every target and every τ, then the readouts; 4. check completeness and the lens against the model itself; 5. write the
+tables.
 """
 
 import json
@@ -61,9 +62,7 @@ def extract(
     device = available_device(machine.device)
     with _timed(seconds, "load"):
         model = load_model(request.checkpoint, request.settings.dtype, device, request.settings.attention)
-    parameter_count = sum(parameter.numel() for parameter in model.network.parameters())
-    threads = machine.threads or (1 if parameter_count < SMALL_MODEL_PARAMETERS else os.cpu_count() or 1)
-    with _timed(seconds, "measure"), _threads(threads), torch.inference_mode():
+    with _timed(seconds, "measure"), _threads(machine.threads or _threads_for(model)), torch.inference_mode():
         measured = Measurement(request, model, prompts)
         by_length = sorted(prompts, key=lambda prompt: len(prompt.token_ids))
         for start in range(0, len(by_length), machine.batch_size):
@@ -73,16 +72,34 @@ def extract(
     with _timed(seconds, "write"):
         rows = measured.write(directory)
     rows["checkpoint"] = write_table(
-        directory, "checkpoint", _checkpoint_row(request, model, measured, parameter_count, device, seconds)
+        directory, "checkpoint", _checkpoint_row(request, model, measured, device, seconds)
     )
     return rows
+
+
+@contextmanager
+def loaded(request: ExtractionRequest, machine: Machine) -> Iterator[LoadedModel]:
+    """The checkpoint's model, with as many threads as suit it. Raises UserError; see load_model."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    device = available_device(machine.device)
+    model = load_model(request.checkpoint, request.settings.dtype, device, request.settings.attention)
+    with _threads(machine.threads or _threads_for(model)):
+        yield model
+
+
+def _parameter_count(model: LoadedModel) -> int:
+    return sum(parameter.numel() for parameter in model.network.parameters())
+
+
+def _threads_for(model: LoadedModel) -> int:
+    return 1 if _parameter_count(model) < SMALL_MODEL_PARAMETERS else os.cpu_count() or 1
 
 
 def _checkpoint_row(
     request: ExtractionRequest,
     model: LoadedModel,
     measured: Measurement,
-    parameter_count: int,
     device: str,
     seconds: dict[str, float],
 ) -> dict[str, list[Any]]:
@@ -109,7 +126,7 @@ def _checkpoint_row(
         "tokenizer_sha256": checkpoint.tokenizer_sha256,
         **checkpoint.architecture,
         "vocabulary_size": int(model.config.vocab_size),
-        "parameter_count": parameter_count,
+        "parameter_count": _parameter_count(model),
         "setting_id": request.setting_id,
         "tau_ids": list(request.settings.taus),
         "taus": measured.taus,

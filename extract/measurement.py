@@ -2,7 +2,8 @@
 
 Per batch of prompts of like length: one forward pass, with contributions computed as each layer finishes, so that no
 more than one layer's activations exist; then routes for every target and every τ; then the readouts of every answer
-token.
+token. Before it a plain forward pass over the same prompts with mismatched subjects, for the answers' log-probability
+there.
 """
 
 import json
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor
 
 from timecourse.errors import UserError
-from timecourse.extract.activations import LayerActivations, reading_layers
+from timecourse.extract.activations import LayerActivations, reading_layers, unread_attention
 from timecourse.extract.contributions import LayerContributions, Norm, layer_contributions
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.loading import LoadedModel, load_tokenizer
-from timecourse.extract.predictions import read_out
-from timecourse.extract.prompts import Prompt, answer_candidates
+from timecourse.extract.predictions import log_probabilities, read_out
+from timecourse.extract.prompts import MismatchedPrompt, Prompt, answer_candidates, mismatched_prompts
 from timecourse.extract.raw import write_table
 from timecourse.extract.routes import KEY_GROUPS, ComponentScores, walk_routes
 
@@ -56,6 +57,7 @@ class Measurement:
         self.prompts = prompts
         self.taus = request.taus
         self.candidates = answer_candidates(prompts)
+        self.mismatched = mismatched_prompts(prompts, request.checkpoint.context_length)
         self.attributions, self.contributions, self.predictions = _Columns(), _Columns(), _Columns()
         self.completeness_error = 0.0
         self.lens_error = 0.0
@@ -63,25 +65,18 @@ class Measurement:
         self.sums = 0
 
     def add(self, batch: Sequence[Prompt]) -> None:
-        """One forward pass over prompts of like length, padded on the right."""
+        """Measure prompts of like length; `batch` is one forward pass, and one more with mismatched subjects."""
+        log_probs_mismatched = self._log_probs_mismatched(batch)
         device = self.model.device
-        length = max(len(prompt.token_ids) for prompt in batch)
-        ids = torch.zeros(len(batch), length, dtype=torch.long)
-        mask = torch.zeros(len(batch), length, dtype=torch.long)
-        targets = torch.zeros(len(batch), length, dtype=torch.bool)
-        key_groups = torch.full((len(batch), length), -1)
+        ids, mask, rows, positions = _padded(batch, device)
+        targets = torch.zeros(ids.shape, dtype=torch.bool)
+        key_groups = torch.full(ids.shape, -1)
         for row, prompt in enumerate(batch):
             count = len(prompt.token_ids)
-            ids[row, :count] = torch.tensor(prompt.token_ids)
-            mask[row, :count] = 1
             targets[row, :count] = torch.tensor([role != "special" for role in prompt.roles])
             key_groups[row, :count] = torch.tensor([_key_group(role) for role in prompt.roles])
             key_groups[row, 0] = KEY_GROUPS.index("first")
-        ids, mask, targets, key_groups = (tensor.to(device) for tensor in (ids, mask, targets, key_groups))
-        rows = torch.tensor(
-            [row for row, prompt in enumerate(batch) for _ in prompt.predicting_positions], device=device
-        )
-        positions = torch.tensor([at for prompt in batch for at in prompt.predicting_positions], device=device)
+        targets, key_groups = targets.to(device), key_groups.to(device)
 
         layers: list[LayerContributions] = []
         streams: list[Tensor] = []
@@ -99,7 +94,20 @@ class Measurement:
         prompt_ids = np.array([prompt.prompt_id for prompt in batch])
         self._add_attributions(prompt_ids, layers, mask.bool(), targets, key_groups)
         self._add_contributions(prompt_ids, layers, rows, positions)
-        self._add_predictions(batch, streams, logits[rows, positions], positions)
+        self._add_predictions(batch, streams, logits[rows, positions], positions, log_probs_mismatched)
+
+    def _log_probs_mismatched(self, batch: Sequence[Prompt]) -> Tensor:
+        """Log-probability of every answer token after the mismatched subject, [P]; NaN where there is none."""
+        has_one = [prompt.prompt_id in self.mismatched for prompt in batch for _ in prompt.answer_positions]
+        found = torch.full((len(has_one),), torch.nan, device=self.model.device)
+        mismatched = [self.mismatched[prompt.prompt_id] for prompt in batch if prompt.prompt_id in self.mismatched]
+        if mismatched:
+            ids, mask, rows, positions = _padded(mismatched, self.model.device)
+            with unread_attention(self.model.network):
+                logits = self.model.network(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            logits = logits.to(self.model.device)[rows, positions]
+            found[torch.tensor(has_one, device=found.device)] = log_probabilities(logits, ids[rows, positions + 1])
+        return found
 
     def _check_completeness(self, layers: Sequence[LayerContributions], present: Tensor) -> None:
         dtype = self.request.settings.dtype
@@ -178,7 +186,12 @@ class Measurement:
         )
 
     def _add_predictions(
-        self, batch: Sequence[Prompt], streams: list[Tensor], logits: Tensor, positions: Tensor
+        self,
+        batch: Sequence[Prompt],
+        streams: list[Tensor],
+        logits: Tensor,
+        positions: Tensor,
+        log_probs_mismatched: Tensor,
     ) -> None:
         answers = [
             (prompt, index, prompt.token_ids[position])
@@ -192,6 +205,7 @@ class Measurement:
             [choice + [token] * (widest - len(choice)) for choice, (_, _, token) in zip(choices, answers, strict=True)],
             device=logits.device,
         )
+        unmeasured = torch.full_like(log_probs_mismatched, torch.nan)
         for readout in range(-1, self.model.layer_count + 1):
             is_own = readout == self.model.layer_count
             read_logits = logits if is_own else self.model.read_stream(streams[readout + 1])
@@ -205,6 +219,7 @@ class Measurement:
                 position=_numpy(positions),
                 rank=_numpy(read.rank),
                 log_prob=_numpy(read.log_prob),
+                log_prob_mismatched=_numpy(log_probs_mismatched if is_own else unmeasured),
                 top1_token_id=_numpy(read.top1_token_id),
                 entropy=_numpy(read.entropy),
                 rank_in_relation=_numpy(read.rank_in_relation),
@@ -254,7 +269,11 @@ class Measurement:
                 "component_id": _named(contributions["component_id"], parts),
                 "stream_norm": _nullable(contributions["stream_norm"]),
             },
-            "predictions": {**predictions, "top1_token": [top1[int(token)] for token in predictions["top1_token_id"]]},
+            "predictions": {
+                **predictions,
+                "top1_token": [top1[int(token)] for token in predictions["top1_token_id"]],
+                "log_prob_mismatched": _nullable(predictions["log_prob_mismatched"]),
+            },
         }
         rows = {}
         for table, columns in tables.items():
@@ -289,6 +308,21 @@ def _prompt_token_columns(prompts: Sequence[Prompt]) -> dict[str, list[Any]]:
     ]
     names = ("prompt_id", "position", "token_id", "token", "span_role", "is_answer_predicting", "is_special")
     return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def _padded(
+    prompts: Sequence[Prompt | MismatchedPrompt], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Token ids and attention mask [B, n], padded on the right; row and position [P] of what predicts the answers."""
+    length = max(len(prompt.token_ids) for prompt in prompts)
+    ids = torch.zeros(len(prompts), length, dtype=torch.long)
+    mask = torch.zeros(len(prompts), length, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt.token_ids)] = torch.tensor(prompt.token_ids)
+        mask[row, : len(prompt.token_ids)] = 1
+    rows = torch.tensor([row for row, prompt in enumerate(prompts) for _ in prompt.predicting_positions])
+    positions = torch.tensor([position for prompt in prompts for position in prompt.predicting_positions])
+    return ids.to(device), mask.to(device), rows.to(device), positions.to(device)
 
 
 def _stacked(scores: Sequence[ComponentScores]) -> ComponentScores:

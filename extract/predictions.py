@@ -40,3 +40,8 @@ def read_out(logits: Tensor, answer_token_ids: Tensor, candidates: Tensor) -> Re
         entropy=torch.special.entr(log_probs.exp()).sum(-1),
         rank_in_relation=(logits.gather(1, candidates) > answers).sum(-1),
     )
+
+
+def log_probabilities(logits: Tensor, token_ids: Tensor) -> Tensor:
+    """Log-probability in nats of one token per row, [P]: logits [P, V], token_ids [P]."""
+    return logits.float().log_softmax(-1).gather(1, token_ids[:, None])[:, 0]

@@ -43,6 +43,18 @@ class Prompt:
         return tuple(position - 1 for position in self.answer_positions)
 
 
+@dataclass(frozen=True)
+class MismatchedPrompt:
+    """A prompt's answer after another fact's subject, in the same template and tokenised alike: is it given anyway?
+
+    fact: whose subject it is. predicting_positions: those whose next token is an answer token.
+    """
+
+    fact: Fact
+    token_ids: tuple[int, ...]
+    predicting_positions: tuple[int, ...]
+
+
 def build_prompts(
     relations: Sequence[Relation],
     tokenizer: "PreTrainedTokenizerFast",
@@ -148,6 +160,42 @@ def _meets(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 def _name(relation: Relation, fact: Fact) -> str:
     return f"the prompt of {fact.subject!r} in {relation.relation_id}"
+
+
+def mismatched_prompts(prompts: Sequence[Prompt], context_length: int) -> dict[int, MismatchedPrompt]:
+    """Each prompt's answer after a mismatched subject, {prompt_id: prompt}; left out where there is none.
+
+    The subject is that of the next fact in the relation's order of fact ids, after the last comes the first, but for
+    subjects to which a fact of the relation gives the same object, and those with which it does not fit the context.
+    The same facts and tokenizer give the same choice, so that checkpoints compare.
+    """
+    questions: dict[tuple[str, int], list[Prompt]] = {}
+    for prompt in prompts:
+        questions.setdefault((prompt.relation.relation_id, prompt.template_id), []).append(prompt)
+    found: dict[int, MismatchedPrompt] = {}
+    for alike in questions.values():
+        alike.sort(key=lambda prompt: prompt.relation.fact_id(prompt.fact))
+        objects: dict[str, set[str]] = {}
+        for prompt in alike:
+            objects.setdefault(prompt.fact.subject, set()).add(prompt.fact.object)
+        for index, prompt in enumerate(alike):
+            for other in (*alike[index + 1 :], *alike[:index]):
+                if prompt.fact.object not in objects[other.fact.subject]:
+                    mismatched = _answer_after(other, prompt)
+                    if len(mismatched.token_ids) <= context_length:
+                        found[prompt.prompt_id] = mismatched
+                        break
+    return found
+
+
+def _answer_after(other: Prompt, prompt: Prompt) -> MismatchedPrompt:
+    """What comes before `other`'s answer, then `prompt`'s answer: the very tokens that both were read with."""
+    start, own_start = other.answer_positions[0], prompt.answer_positions[0]
+    return MismatchedPrompt(
+        fact=other.fact,
+        token_ids=(*other.token_ids[:start], *prompt.token_ids[own_start:]),
+        predicting_positions=tuple(position - own_start + start for position in prompt.predicting_positions),
+    )
 
 
 def answer_candidates(prompts: Sequence[Prompt]) -> dict[tuple[str, int], list[int]]:

@@ -1,4 +1,4 @@
-"""The raw tables: their schemas, and how one extraction is written as parquet.
+"""The raw tables: their schemas, and how one extraction, or the ablations of one, is written as parquet.
 
 One extraction is one checkpoint measured once with one set of facts and settings. Every key stands inside the files, so
 that a file that is moved or listed out of context still says what it is. Rows are sorted by their primary key.
@@ -10,8 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
-"""Version of these tables; stands in every checkpoint row and in every commit file."""
+SCHEMA_VERSION = 2
+"""Version of these tables; stands in every checkpoint row and in every commit file.
+
+1: the six tables of an extraction. 2: `log_prob_mismatched` in predictions.
+"""
 
 _text = pa.dictionary(pa.int32(), pa.string())
 
@@ -128,6 +131,35 @@ TABLES: dict[str, pa.Schema] = {
         ("top1_token", _text, False),
         ("entropy", pa.float32(), False),  # nats
         ("rank_in_relation", pa.int32(), False),
+        ("log_prob_mismatched", pa.float32(), True),  # after another fact's subject; the model's own logits only
+    ),
+}
+
+ABLATION_TABLES: dict[str, pa.Schema] = {
+    # What was silenced together. A set has as many rows as components; sets of one component have no other columns.
+    "ablation_sets": _table(
+        ["extraction_id", "set_id", "component_id"],
+        ("extraction_id", _text, False),
+        ("set_id", pa.int32(), False),
+        ("set_kind", _text, False),  # role, random (matched to a role's set), single
+        ("tau_id", _text, True),
+        ("theta", _text, True),
+        ("role", _text, True),
+        ("relation_id", _text, True),  # of relation_answer and fact_answer
+        ("half", _text, True),  # A or B: the half of the facts that gave the set
+        ("random_index", pa.int16(), True),
+        ("component_id", _text, False),
+    ),
+    "ablations": _table(
+        ["extraction_id", "method", "set_id", "prompt_id", "answer_token_index"],
+        ("extraction_id", _text, False),
+        ("method", _text, False),  # mean, resample, zero; with _live_norm where the norm after W_O is not frozen
+        ("set_id", pa.int32(), False),
+        ("prompt_id", pa.int32(), False),
+        ("answer_token_index", pa.int16(), False),
+        ("delta_log_prob", pa.float32(), False),  # silenced minus intact, nats
+        ("delta_rank", pa.int32(), False),
+        ("delta_template_log_prob", pa.float32(), True),  # mean over the prompt's template tokens; null without any
     ),
 }
 
@@ -138,7 +170,7 @@ def write_table(directory: Path, name: str, columns: Mapping[str, object]) -> in
     `columns` maps every column of the schema to an array or list of equal length. Raises ValueError where a column is
     missing or unknown, OSError where the disk refuses.
     """
-    schema = TABLES[name]
+    schema = TABLES[name] if name in TABLES else ABLATION_TABLES[name]
     if set(columns) != set(schema.names):
         raise ValueError(f"{name}: columns {sorted(set(columns) ^ set(schema.names))} are missing or unknown")
     arrays = [_array(columns[field.name], field) for field in schema]

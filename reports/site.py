@@ -10,6 +10,7 @@ from slugify import slugify
 
 from timecourse.errors import UserError
 from timecourse.reports import (
+    causal,
     components,
     data_quality,
     knowledge,
@@ -21,7 +22,7 @@ from timecourse.reports import (
 from timecourse.reports.page import DICTIONARY, write_assets, write_dictionary, write_index, write_page
 from timecourse.reports.partition import Partition, list_partitions, open_partition
 
-PAGES = (overview, knowledge, roles, stability, transitions, components, data_quality)
+PAGES = (overview, knowledge, roles, stability, transitions, components, causal, data_quality)
 
 
 def render_site(warehouse: Path, output: Path, release: str | None = None) -> list[Path]:

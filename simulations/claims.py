@@ -1,4 +1,4 @@
-"""How often is a claim supported that is false, and how often one that is true?
+"""How often is one of the first five claims supported that is false, and how often one that is true?
 
 Series of 8 checkpoints, 32 heads, 8 FFNs and 120 facts (tests/warehouse/claim_lake.py), drawn anew from its course.
 """
@@ -43,7 +43,7 @@ def _results(scenario: str, draws: int, replicates: int) -> list[dict[str, Any]]
             found += connection.execute(
                 """select claim_number, statistic, statistic_verdict, verdict, estimate, estimate_high - estimate_low,
                     repeated_estimate
-                from fct_claims order by all"""
+                from fct_claims where claim_number <= 5 order by all"""
             ).fetchall()
     rows = []
     for claim, statistic in sorted({row[:2] for row in found}):

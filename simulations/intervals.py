@@ -53,7 +53,8 @@ def _coverage(facts: int, templates: int, concentration: float, draws: int) -> d
                 "relation_id": np.array(relations)[cell],
                 "fact_id": fact,
                 "prompt_count": np.full(len(fact), templates),
-                **dict.fromkeys(("top1_share", "top10_share", "all_tokens_top1_share", "mean_log_prob"), shares),
+                **dict.fromkeys(("top1_share", "top10_share", "all_tokens_top1_share"), shares),
+                **dict.fromkeys(("mean_log_prob", "log_prob_gain"), shares),
             },
         )
         fill(

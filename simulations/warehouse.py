@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from timecourse.build import _literal_path, theta_grid
-from timecourse.extract.raw import TABLES
+from timecourse.extract.raw import ABLATION_TABLES, TABLES
 from timecourse.resampling import write_draws
 
 ROOT = Path(__file__).parents[1]
@@ -84,9 +84,9 @@ def build_from_raw(
 
     Only the named kinds of draws are kept.
     """
-    for name in TABLES:
+    for name, schema in {**TABLES, **ABLATION_TABLES}.items():
         if not connection.execute("select 1 from duckdb_tables() where table_name = ?", [f"raw_{name}"]).fetchall():
-            connection.register("rows", TABLES[name].empty_table())
+            connection.register("rows", schema.empty_table())
             connection.execute(f"create table raw_{name} as from rows")
             connection.unregister("rows")
     for name, columns in _DECLARED.items():
@@ -109,11 +109,13 @@ def build_from_raw(
 
 def read_lake(connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
     """Make the tables `raw_<table>` of every file of a lake, in which nothing was withdrawn."""
-    for name in TABLES:
+    for name in TABLES | ABLATION_TABLES:
         files = [_literal_path(path) for path in sorted((lake / "raw").rglob(f"{name}.parquet"))]
-        connection.execute(
-            f"create table raw_{name} as from read_parquet(?, hive_partitioning = false, union_by_name = true)", [files]
-        )
+        if files:
+            connection.execute(
+                f"create table raw_{name} as from read_parquet(?, hive_partitioning = false, union_by_name = true)",
+                [files],
+            )
 
 
 def fill(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from platformdirs import user_cache_path
 import timecourse
 from timecourse.checks import CheckResult
 from timecourse.errors import UsageError, UserError
-from timecourse.lake import Lake
+from timecourse.lake import Commit, Lake
 from timecourse.resampling import write_draws
 
 PACKAGE = Path(timecourse.__file__).parent
@@ -123,7 +123,8 @@ def build_warehouse(
         _remove(database)
         _create(database, fingerprint)
         seen = {table: frozenset() for table in _READ_ONCE}
-    _write_inputs(database, commits, seen, declarations)
+    ablations = _commits(lake, Lake(lake).ablations())
+    _write_inputs(database, commits, ablations, seen, declarations)
     with duckdb.connect(str(database)) as connection:
         prompts = [_literal_path(commit.files["prompts"]) for commit in commits if "prompts" in commit.files]
         write_draws(connection, prompts, layer_counts, replicates=replicates, seed=seed)
@@ -156,7 +157,14 @@ def marts(database: Path) -> list[str]:
 
 
 def _read_commits(lake: Path) -> list[_Commit]:
-    commits = [
+    commits = _commits(lake, Lake(lake).commits())
+    if not commits:
+        raise UserError(f"no checkpoint is committed in {lake}; extract one first")
+    return commits
+
+
+def _commits(lake: Path, commits: Sequence[Commit]) -> list[_Commit]:
+    return [
         _Commit(
             extraction_id=commit.extraction_id,
             schema_version=commit.content["schema_version"],
@@ -166,16 +174,14 @@ def _read_commits(lake: Path) -> list[_Commit]:
                 if file["rows"] > 0
             },
         )
-        for commit in Lake(lake).commits()
+        for commit in commits
     ]
-    if not commits:
-        raise UserError(f"no checkpoint is committed in {lake}; extract one first")
-    return commits
 
 
 def _write_inputs(
     database: Path,
     commits: Sequence[_Commit],
+    ablations: Sequence[_Commit],
     seen: Mapping[str, frozenset[str]],
     declarations: Sequence[Mapping[str, Any]],
 ) -> None:
@@ -184,7 +190,7 @@ def _write_inputs(
     The macros build_input and declared_rows read it.
     """
     raw_files: dict[str, dict[int, list[str]]] = {}
-    for commit in commits:
+    for commit in [*commits, *ablations]:
         for table, path in commit.files.items():
             if commit.extraction_id in seen.get(table, ()):
                 continue

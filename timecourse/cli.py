@@ -89,6 +89,10 @@ _SETTINGS = {
     "batch_size": ("machine", "batch_size"),
     "threads": ("machine", "threads"),
     "lake": ("lake", "directory"),
+    "ablated": ("ablation", "checkpoints"),
+    "roles": ("ablation", "roles"),
+    "methods": ("ablation", "methods"),
+    "random_sets": ("ablation", "random_sets"),
 }
 """Which setting each flag overrides: (section, key)."""
 
@@ -99,6 +103,9 @@ def _settings(context: typer.Context) -> "Settings":
 
     file = context.params["settings"]
     flags = {_SETTINGS[name]: value for name, value in context.params.items() if name in _SETTINGS}
+    for name in ("ablated", "roles", "methods"):
+        if context.params.get(name) is not None:
+            flags[_SETTINGS[name]] = [one.strip() for one in context.params[name].split(",")]
     return load_settings(None if file is None else Path(file), flags, context.params.get("assignments") or ())
 
 
@@ -117,7 +124,11 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Draws the first weights; each seed is a series of one recipe.")] = 0,
     directory: Annotated[Path, typer.Option(help="Where checkpoints, facts and lake are written.")] = Path("demo"),
 ) -> None:
-    """Pre-train a tiny OLMo, OLMo 2 or GPT-NeoX on real facts, and take its checkpoints the whole way to the report."""
+    """Pre-train a tiny OLMo, OLMo 2 or GPT-NeoX on real facts, and take its checkpoints the whole way to the report.
+
+    At the first, the middle and the last one, roles are silenced as well (`timecourse ablate`).
+    """
+    from timecourse.ablate import ablate as ablate_checkpoints
     from timecourse.config import Facts, Settings
     from timecourse.extract.checkpoints.tiny_model import ARCHITECTURES, is_pretrained, pretrain
     from timecourse.refresh import progress_bar, refresh
@@ -141,7 +152,11 @@ def demo(
             "lake": {"directory": directory / "lake"},
         }
     )
-    tell(refresh(settings, console), console)
+    outcome = refresh(settings, console)
+    if ablated := ablate_checkpoints(settings, console):
+        console.print(escape(f"ablated {', '.join(ablated)}"))
+        outcome.release = refresh(settings, console, do_extract=False).release
+    tell(outcome, console)
 
 
 @app.command()
@@ -211,6 +226,45 @@ def extract(
     from timecourse.refresh import refresh
 
     tell(refresh(_settings(context), console, do_release=False), console)
+
+
+@app.command()
+def ablate(
+    context: typer.Context,
+    settings: SettingsFile = None,
+    ablated: Annotated[
+        str | None, typer.Option("--checkpoints", help="first, middle, last, all, or names; with commas between.")
+    ] = None,
+    roles: Annotated[str | None, typer.Option(help="Only these roles' sets; with commas between.")] = None,
+    methods: Annotated[str | None, typer.Option(help="mean, resample, zero; with commas between.")] = None,
+    random_sets: Annotated[int | None, typer.Option(help="Random sets beside each role's set; 20 or more.")] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option("--from", help="Where the series is: what refresh is given as --checkpoints.")
+    ] = None,
+    series: SeriesName = None,
+    facts: FactsDirectory = None,
+    relation: RelationNames = None,
+    tau: Tau = None,
+    norm: Norm = None,
+    dtype: Dtype = None,
+    attention: Attention = None,
+    theta: Theta = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    threads: Threads = None,
+    lake: LakeDirectory = None,
+    assignments: Assignments = None,
+) -> None:
+    """Silence roles' components at some extracted checkpoints, then build and release: do the roles matter?"""
+    from timecourse.ablate import ablate
+    from timecourse.refresh import refresh
+
+    wanted = _settings(context)
+    ablated_now = ablate(wanted, console)
+    console.print(
+        escape(f"ablated {', '.join(ablated_now)}" if ablated_now else "every checkpoint was ablated so before")
+    )
+    tell(refresh(wanted, console, do_extract=False), console)
 
 
 @app.command("checkpoints")

@@ -95,6 +95,17 @@ class Statistics(_Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Ablation(_Section):
+    """What `timecourse ablate` silences, and how; see docs/method.md."""
+
+    checkpoints: tuple[Text, ...] = ("first", "middle", "last")
+    roles: tuple[Literal["general", "entity", "relation_answer", "fact_answer"], ...] = ()
+    methods: Annotated[tuple[Literal["mean", "resample", "zero"], ...], Field(min_length=1)] = ("mean", "resample")
+    norm: Literal["frozen", "live"] = "frozen"
+    random_sets: Annotated[int, Field(ge=20, le=1000)] = 20
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class MachineSettings(_Section):
     """How the job runs; nothing here changes what is measured."""
 
@@ -119,6 +130,7 @@ class Settings(_Section):
     measurement: Measurement = Measurement()
     roles: Roles = Roles()
     statistics: Statistics = Statistics()
+    ablation: Ablation = Ablation()
     machine: MachineSettings = MachineSettings()
     lake: LakeSettings = LakeSettings()
 

@@ -1,6 +1,9 @@
 """What a release says of the claims, series by series, as a Markdown document. Every number is read from the marts."""
 
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -44,6 +47,25 @@ group by all
 order by pair_kind desc, statistic, component_kind
 """
 
+_EFFECTS = """
+select
+    series_id, checkpoint_name, tau_id, method, role, member_count, fact_count, effect, random_mean, random_count,
+    excess, excess_low, excess_high, p_value
+from fct_role_effects
+inner join dim_checkpoints using (series_id, setting_id, checkpoint_id)
+where scope_kind = 'all'
+qualify checkpoint_index = max(checkpoint_index) over (partition by series_id, setting_id, tau_id)
+order by series_id, setting_id, tau_id, method, list_position(
+    ['general', 'entity', 'relation_answer', 'fact_answer'], role
+)
+"""
+_SCORES = """
+select series_id, checkpoint_name, tau_id, method, component_kind, measure, component_count, rank_correlation
+from fct_score_effects
+inner join dim_checkpoints using (series_id, setting_id, checkpoint_id)
+order by series_id, setting_id, tau_id, method, component_kind desc, measure, checkpoint_index
+"""
+
 SMALL = 10_000_000
 """Parameters; below, a model is too small for its verdicts to say anything of language models."""
 
@@ -55,12 +77,15 @@ def write_findings(release: Path) -> str:
         claims = connection.execute(_CLAIMS).fetchall()
         agreement = connection.execute(_AGREEMENT).fetchall()
         distances = connection.execute(_DISTANCES).fetchall()
+        effects = connection.execute(_EFFECTS).fetchall()
+        scores = connection.execute(_SCORES).fetchall()
     lines = [
         "# Findings",
         "",
         f"Written by `timecourse findings` from release `{release.resolve().name}`. A claim is judged by rules that",
         "were written down before (docs/statistics.md): `supported` needs a 99 % interval above 0, an estimate of at",
-        "least δ and the same sign in 80 % of the cells of the grid θ × τ; `contradicted` an interval below δ.",
+        "least δ (of claim 6, an interval above δ) and the same sign in 80 % of the cells of the grid θ × τ;",
+        "`contradicted` an interval below δ.",
         "",
         "## Series",
         "",
@@ -116,6 +141,7 @@ def write_findings(release: Path) -> str:
             f"| {delta:g} | {'' if sign is None else f'{sign:.0%}'} | {_number(repeated)} "
             f"| {own} | **{all_}** | {_cell(why)} |"
         )
+    lines += _ablations(effects, scores)
     if agreement:
         lines += ["", "## Do seeds of one recipe agree?", "", "| claim | series | verdicts |", "|---|---|---|"]
         lines += [f"| {number}. {claim} | {count} | {verdicts} |" for number, claim, count, verdicts in agreement]
@@ -136,8 +162,48 @@ def write_findings(release: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _ablations(effects: Sequence[tuple[Any, ...]], scores: Sequence[tuple[Any, ...]]) -> list[str]:
+    """What silencing components did; nothing where no series was ablated."""
+    if not effects:
+        return []
+    lines = [
+        "",
+        "## Which roles matter, and by how much",
+        "",
+        "Change of the answers' log-probability (nats) when the components of a role are silenced together, beside",
+        "random sets of as many heads of the same layers and as many FFNs; sets are chosen on one half of the facts",
+        "and scored on the other; at the last ablated checkpoint. p cannot be below 1 / (1 + random sets), and few",
+        "random sets exist beside a small one.",
+        "",
+        "| series | checkpoint | method | role | components | facts | effect | random (sets) | excess (95 %) | p |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, checkpoint, _, method, role, size, facts, effect, mean, count, excess, low, high, p in effects:
+        interval = "" if low is None else f" ({low:.2f} to {high:.2f})"
+        beside = "" if mean is None else f"{mean:.2f} ({count})"
+        lines.append(
+            f"| {_cell(name)} | {_cell(checkpoint)} | {method} | {role} | {size:.1f} | {facts} | {_number(effect, 2)} "
+            f"| {beside} | {_number(excess, 2)}{interval} | {_number(p)} |"
+        )
+    lines += [
+        "",
+        "## Does the score predict the effect?",
+        "",
+        "Spearman's rank correlation, over components, of what attribution says with the effect of silencing the",
+        "component alone. An effect is negative where answers suffer: a score that predicts it is close to −1.",
+        "",
+        "| series | method | kind | n | measure | by checkpoint |",
+        "|---|---|---|---|---|---|",
+    ]
+    for key, rows in groupby(scores, key=lambda row: (row[0], *row[2:7])):
+        name, _, method, kind, measure, count = key
+        course = ", ".join(f"{_cell(row[1])}: {_number(row[7], 2) or 'not defined'}" for row in rows)
+        lines.append(f"| {_cell(name)} | {method} | {kind} | {count} | {measure} | {course} |")
+    return lines
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _cell(text: str) -> str:

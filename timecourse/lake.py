@@ -22,8 +22,10 @@ from slugify import slugify
 
 from timecourse.checks import CheckResult
 from timecourse.errors import UserError
+from timecourse.extract.raw import SCHEMA_VERSION
 
-COMMIT_VERSION = 1
+COMMIT_VERSION = SCHEMA_VERSION
+"""A commit's version is that of the raw tables that it lists. All versions up to this one are read."""
 SERIES_VERSION = 1
 
 
@@ -35,7 +37,7 @@ class LockedError(UserError):
 
 @dataclass(frozen=True)
 class Commit:
-    """One committed extraction, as its commit file says."""
+    """One committed extraction, or what silencing components of one did (an ablation), as its commit file says."""
 
     path: Path
     content: Mapping[str, Any]
@@ -64,7 +66,8 @@ class Lake:
 
     @cached_property
     def _folders(self) -> dict[str, Path]:
-        return {name: self.root / name for name in (".incoming", "raw", "commits", "series", "build", "releases")}
+        names = (".incoming", ".unfinished", "raw", "commits", "ablations", "series", "build", "releases")
+        return {name: self.root / name for name in names}
 
     @property
     def build(self) -> Path:
@@ -102,10 +105,26 @@ class Lake:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    @contextmanager
+    def unfinished(self, name: str) -> Iterator[Path]:
+        """A folder whose content outlives a run that is interrupted; gone once the block is done."""
+        folder = self._folders[".unfinished"] / name
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        shutil.rmtree(folder)
+
     def commits(self) -> list[Commit]:
-        """All commits, sorted by file. Raises UserError for one that cannot be read or is of a newer version."""
+        """All extractions, sorted by file. Raises UserError for one that cannot be read or is of a newer version."""
+        return self._read("commits")
+
+    def ablations(self) -> list[Commit]:
+        """The ablations of committed extractions, at most one of each; raises as `commits` does."""
+        committed = {commit.extraction_id for commit in self.commits()}
+        return [ablation for ablation in self._read("ablations") if ablation.extraction_id in committed]
+
+    def _read(self, kind: Literal["commits", "ablations"]) -> list[Commit]:
         found = []
-        for path in sorted(self._folders["commits"].glob("*/*.json")):
+        for path in sorted(self._folders[kind].glob("*/*.json")):
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
                 version = content["schema_version"]
@@ -113,10 +132,10 @@ class Lake:
                 raise UserError(
                     f"the commit file {path.relative_to(self.root)} is damaged; remove it to extract anew"
                 ) from error
-            if version != COMMIT_VERSION:
+            if version not in range(1, COMMIT_VERSION + 1):
                 raise UserError(
                     f"the commit file {path.relative_to(self.root)} has schema version {version}; this version of "
-                    f"timecourse reads {COMMIT_VERSION}"
+                    f"timecourse reads up to {COMMIT_VERSION}"
                 )
             found.append(Commit(path, content))
         return found
@@ -133,6 +152,48 @@ class Lake:
         checks: list[CheckResult],
     ) -> None:
         """Move a gated extraction to its place and make it the committed one of its checkpoint."""
+        content = {
+            "schema_version": COMMIT_VERSION,
+            "series_id": series_id,
+            "checkpoint_id": f"{series_id}/{checkpoint_name}",
+            "checkpoint_name": checkpoint_name,
+            "extraction_id": extraction_id,
+            **self._keep(incoming, self._place(series_id, checkpoint_name) / extraction_id, rows),
+            "inputs": inputs,
+            "checks": [asdict(check) for check in checks],
+        }
+        replace_text(self.commit_path(series_id, checkpoint_name), json.dumps(content, indent=1, ensure_ascii=False))
+
+    def commit_ablation(
+        self,
+        incoming: Path,
+        extraction: Commit,
+        *,
+        ablation_id: str,
+        inputs: Mapping[str, Any],
+        rows: Mapping[str, int],
+        checks: list[CheckResult],
+    ) -> None:
+        """Move what silencing components did to its place, and make it the committed ablation of its extraction."""
+        names = {name: extraction.content[name] for name in ("series_id", "checkpoint_id", "checkpoint_name")}
+        place = self._place(names["series_id"], names["checkpoint_name"])
+        content = {
+            "schema_version": COMMIT_VERSION,
+            **names,
+            "extraction_id": extraction.extraction_id,
+            "ablation_id": ablation_id,
+            **self._keep(incoming, place / f"{extraction.extraction_id}-{ablation_id}", rows),
+            "inputs": inputs,
+            "checks": [asdict(check) for check in checks],
+        }
+        path = self._folders["ablations"] / extraction.path.relative_to(self._folders["commits"])
+        replace_text(path, json.dumps(content, indent=1, ensure_ascii=False))
+
+    def _place(self, series_id: str, checkpoint_name: str) -> Path:
+        return self._folders["raw"] / slug(series_id) / slug(checkpoint_name)
+
+    def _keep(self, incoming: Path, place: Path, rows: Mapping[str, int]) -> dict[str, Any]:
+        """Move a folder of raw tables to its place; what a commit file says of them."""
         files = {
             name: {
                 "path": f"{name}.parquet",
@@ -142,26 +203,17 @@ class Lake:
             }
             for name, count in sorted(rows.items())
         }
-        place = self._folders["raw"] / slug(series_id) / slug(checkpoint_name) / extraction_id
         sync_tree(incoming)
         if place.exists():  # left by a run that was killed between the move and the commit
             shutil.rmtree(place)
         place.parent.mkdir(parents=True, exist_ok=True)
         incoming.rename(place)
         sync(place.parent)
-        content = {
-            "schema_version": COMMIT_VERSION,
-            "series_id": series_id,
-            "checkpoint_id": f"{series_id}/{checkpoint_name}",
-            "checkpoint_name": checkpoint_name,
-            "extraction_id": extraction_id,
+        return {
             "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "directory": str(place.relative_to(self.root)),
-            "inputs": inputs,
             "files": files,
-            "checks": [asdict(check) for check in checks],
         }
-        replace_text(self.commit_path(series_id, checkpoint_name), json.dumps(content, indent=1, ensure_ascii=False))
 
     def commit_path(self, series_id: str, checkpoint_name: str) -> Path:
         """The one file that says which extraction of a checkpoint counts."""
@@ -240,8 +292,9 @@ class Lake:
         return [series["series_id"] for series in self.declarations() if series["complete"]]
 
     def prune(self) -> None:
-        """Remove extractions that no commit names."""
-        named = {self.root / commit.content["directory"] for commit in self.commits()}
+        """Remove extractions and ablations that no commit names."""
+        commits = [*self._read("commits"), *self._read("ablations")]
+        named = {self.root / commit.content["directory"] for commit in commits}
         self._remove(path for path in self._folders["raw"].glob("*/*/*") if path not in named)
 
     def current_release(self) -> Path:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def stream(
 
     with ThreadPoolExecutor(1) as pool:
         coming: Future[None] | None = None
-        for request, following in zip(requests, [*requests[1:], None], strict=True):
+        for request, following in zip_longest(requests, requests[1:]):
             coming = coming or pool.submit(fetch, request.checkpoint)
             error = coming.exception()
             if error is not None and not isinstance(error, UserError):

@@ -35,6 +35,7 @@ def input_sha256(lake: Lake, commits: Sequence[Commit], derivation: Mapping[str,
     }
     content = {
         "commits": sorted((commit.checkpoint_id, commit.extraction_id) for commit in commits),
+        "ablations": sorted(ablation.content["ablation_id"] for ablation in lake.ablations()),
         "declarations": lake.declarations(),
         "derivation": dict(derivation),
         "code": code,
@@ -71,7 +72,7 @@ def publish(lake: Lake, derivation: Mapping[str, Any], warehouse_checks: Sequenc
         committed = {commit.checkpoint_id: commit.extraction_id for commit in commits}
         release_checks = gate_release(warehouse, previous, committed=committed)
         raise_if_failed("the release", release_checks)
-        raw_checks = [check for commit in commits for check in commit.checks]
+        raw_checks = [check for commit in [*commits, *lake.ablations()] for check in commit.checks]
         rows["fct_check_results"] = _write_checks(warehouse, [*raw_checks, *release_checks, *warehouse_checks])
         _write_parquet(warehouse, folder / "marts")
         write_dictionary(folder / "dictionary.json")

@@ -18,7 +18,8 @@ checkpoints as (
 
 ),
 
--- Ranks count from 0. The log-probability of an answer is the sum over its tokens.
+-- Ranks count from 0. The log-probability of an answer is the sum over its tokens, all of which have a mismatched
+-- subject or none.
 prompt_readouts as (
 
     select
@@ -28,7 +29,8 @@ prompt_readouts as (
         any_value(rank) filter (where answer_token_index = 0) as first_token_rank,
         max(rank) as worst_rank,
         any_value(log_prob) filter (where answer_token_index = 0)::double as first_token_log_prob,
-        sum(log_prob::decimal(18, 9))::double as log_prob
+        sum(log_prob::decimal(18, 9))::double as log_prob,
+        sum(log_prob_mismatched::decimal(18, 9))::double as mismatched_log_prob
 
     from predictions
     group by all
@@ -51,7 +53,8 @@ final as (
         prompt_readouts.first_token_rank < 10 as is_top10,
         prompt_readouts.worst_rank < 1 as is_all_tokens_top1,
         prompt_readouts.first_token_log_prob,
-        prompt_readouts.log_prob
+        prompt_readouts.log_prob,
+        prompt_readouts.mismatched_log_prob
 
     from prompt_readouts
     inner join prompts using (extraction_id, prompt_id)

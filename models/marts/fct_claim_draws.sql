@@ -11,6 +11,8 @@ draws as (
     select * from {{ ref('int_claim_4_draws') }}
     union all by name
     select * from {{ ref('int_claim_5_draws') }}
+    union all by name
+    select * from {{ ref('int_claim_6_draws') }}
 
 ),
 

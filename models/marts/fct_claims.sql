@@ -17,7 +17,9 @@ claim_statistics as (
         (3, 'Answer-related heads turn over most', 'answer_less_other_turnover', 0.05),
         (4, 'FFNs are the more stable', 'head_less_ffn_matched_turnover', 0.05),
         (4, 'FFNs are the more stable', 'ffn_less_head_rank_correlation', 0.05),
-        (5, 'Location before name', 'log2_step_name_less_location', 0.5)
+        (5, 'Location before name', 'log2_step_name_less_location', 0.5),
+        (6, 'Roles are causally specific', 'own_less_other_relation_damage', 0.1),
+        (6, 'Roles are causally specific', 'role_less_random_set_damage', 0.1)
     ) as claim_statistics (claim_number, claim, statistic, delta)
 
 ),
@@ -117,7 +119,8 @@ estimates as (
 
 ),
 
--- The statistic with the activity cut-off reset, or on answers of one token that no other fact shares.
+-- The statistic with the activity cut-off reset, on answers of one token that no other fact shares, or with components
+-- silenced by another method.
 repetitions as (
 
     select
@@ -125,11 +128,24 @@ repetitions as (
         setting_id,
         tau_id,
         statistic,
-        any_value(value) as repeated_estimate
+        any_value(value) filter (where replicate = 0) as repeated_estimate,
+        {{ standard_error('case when replicate > 0 then value end') }} as repeated_error
 
     from draws
-    where variant <> 'main' and replicate = 0 and theta = {{ var('theta') }}
+    where variant <> 'main' and theta = {{ var('theta') }}
     group by all
+
+),
+
+ablated as (
+
+    select distinct
+        checkpoints.series_id,
+        checkpoints.setting_id,
+        tau_id
+
+    from {{ ref('int_ablation_sets') }} as sets
+    inner join {{ ref('int_measured_checkpoints') }} as checkpoints using (extraction_id, tau_id)
 
 ),
 
@@ -192,12 +208,31 @@ judged as (
         relabellings.p_value,
         shifted.shifted_p_value,
         cells.cell_count,
-        len(list_filter(cells.cell_values, lambda value: sign(value) = sign(estimates.estimate))) / cells.cell_count
-            as same_sign_share,
+        case
+            when estimates.estimate is not null
+                then
+                    len(list_filter(cells.cell_values, lambda value: sign(value) = sign(estimates.estimate)))
+                    / cells.cell_count
+        end as same_sign_share,
         repetitions.repeated_estimate,
+        repetitions.repeated_estimate - {{ z_99() }} * repetitions.repeated_error as repeated_low,
+        repetitions.repeated_estimate + {{ z_99() }} * repetitions.repeated_error as repeated_high,
         case
             when claim_statistics.claim_number <> 5 and measured_counts.measured_count is null
                 then 'no checkpoint has attributions'
+            when claim_statistics.claim_number = 6
+                then
+                    case
+                        when ablated.tau_id is null then 'no checkpoint has ablations at this τ'
+                        when coalesce(estimates.unit_count, 0) < 3
+                            then
+                                'fewer than 3 relations have a set of this θ that was silenced by the method `mean`'
+                                || case
+                                    when statistic = 'role_less_random_set_damage' then ', with random sets beside it'
+                                    else ''
+                                end
+                                || ' (' || coalesce(estimates.unit_count, 0) || ')'
+                    end
             when claim_statistics.claim_number in (2, 5)
                 then
                     case
@@ -246,6 +281,7 @@ judged as (
     left join main_line_counts using (series_id, setting_id)
     left join common_rates using (series_id, setting_id, tau_id)
     left join matched_rates using (series_id, setting_id, tau_id)
+    left join ablated using (series_id, setting_id, tau_id)
 
 ),
 
@@ -261,15 +297,27 @@ decided as (
             when claim_number = 5 then 'undecided'
             when estimate_low is null then 'undecided'
             when estimate_high < delta then 'contradicted'
+            when claim_number = 6 and estimate_low <= delta then 'undecided'
             when estimate_low > 0 and estimate >= delta and same_sign_share >= 0.8 then 'supported'
             else 'undecided'
         end as unrepeated_verdict,
+        case
+            when repeated_high < delta then 'contradicted'
+            when repeated_low > delta then 'supported'
+            else 'undecided'
+        end as repeated_verdict,
         claim_number in (1, 5) and coalesce(sign(repeated_estimate) <> sign(estimate), true) as is_not_repeated,
         case
             when unrepeated_verdict = 'supported' and is_not_repeated then 'undecided'
             -- Where heads merely fade, the repeated estimate is about 0, and its sign says nothing.
             when unrepeated_verdict = 'supported' and claim_number = 1 and repeated_estimate < delta then 'undecided'
             when unrepeated_verdict = 'contradicted' and claim_number = 1 and is_not_repeated then 'undecided'
+            when
+                unrepeated_verdict in ('supported', 'contradicted')
+                and claim_number = 6
+                and repeated_estimate is not null
+                and repeated_verdict <> unrepeated_verdict
+                then 'undecided'
             else unrepeated_verdict
         end as statistic_verdict
 
@@ -314,6 +362,8 @@ final as (
             when 'undecided'
                 then
                     case
+                        when unrepeated_verdict <> 'undecided' and claim_number = 6
+                            then 'the method `resample` does not say the same'
                         when unrepeated_verdict <> 'undecided' and repeated_estimate is null
                             then 'it could not be repeated as the rule demands'
                         when unrepeated_verdict <> 'undecided' and is_not_repeated
@@ -322,6 +372,7 @@ final as (
                             then 'the estimate is below δ when it is repeated as the rule demands'
                         when claim_number = 5 then 'p is above 0.01, or the estimate is below δ'
                         when estimate_low is null then 'it has no interval'
+                        when claim_number = 6 and estimate_low <= delta then 'the interval holds δ'
                         when estimate_low <= 0 then 'the interval holds 0'
                         when estimate < delta then 'the estimate is below δ'
                         else 'its sign changes over the grid θ × τ'

@@ -22,7 +22,9 @@ aggregated as (
         count_if(is_top10) / count(*) as top10_share,
         count_if(is_all_tokens_top1) / count(*) as all_tokens_top1_share,
         {{ stable_mean('first_token_log_prob') }} as mean_first_token_log_prob,
-        {{ stable_mean('log_prob') }} as mean_log_prob
+        {{ stable_mean('log_prob') }} as mean_log_prob,
+        {{ stable_mean('mismatched_log_prob') }} as mean_mismatched_log_prob,
+        {{ stable_mean('log_prob - mismatched_log_prob') }} as log_prob_gain
 
     from prompt_predictions
     group by all

@@ -43,6 +43,8 @@ averaged as (
         {{ effective_n('top10_share', 'prompt_count') }} as top10_effective_n,
         {{ effective_n('all_tokens_top1_share', 'prompt_count') }} as all_tokens_effective_n,
         {{ stable_mean('mean_log_prob') }} as mean_log_prob,
+        {{ stable_mean('log_prob_gain') }} as mean_log_prob_gain,
+        {{ stable_mean('(log_prob_gain > 0)::integer') }} as positive_gain_share,
         {{ stable_mean('majority_share') }} as majority_share
 
     from scoped_predictions
@@ -73,6 +75,8 @@ final as (
         {{ wilson_low('all_tokens_accuracy', 'fact_count', 'all_tokens_effective_n') }} as all_tokens_low,
         {{ wilson_high('all_tokens_accuracy', 'fact_count', 'all_tokens_effective_n') }} as all_tokens_high,
         mean_log_prob,
+        mean_log_prob_gain,
+        positive_gain_share,
         majority_share
 
     from averaged

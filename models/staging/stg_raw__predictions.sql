@@ -3,6 +3,10 @@ with
 source as (
 
     select * from {{ raw_rows('predictions') }}
+    union all by name
+    -- Files of schema version 1 lack it, and there may be no others.
+    select null::float as log_prob_mismatched
+    where false
 
 ),
 
@@ -19,7 +23,8 @@ final as (
         top1_token_id::integer as top1_token_id,
         top1_token::varchar as top1_token,
         entropy::float as entropy,
-        rank_in_relation::integer as rank_in_relation
+        rank_in_relation::integer as rank_in_relation,
+        log_prob_mismatched::float as log_prob_mismatched
 
     from source
 

@@ -54,7 +54,7 @@ def write_extraction(directory: Path, tables: Tables) -> Path:
 
 def _checkpoint() -> dict[str, Any]:
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "series_id": "tiny",
         "checkpoint_id": "tiny/step1",
         "checkpoint_name": "step1",
@@ -201,6 +201,7 @@ def _predictions(tokens: Rows, generator: random.Random) -> Rows:
                         "top1_token": f" {top1}",
                         "entropy": -sum(math.exp(log_prob) * log_prob for log_prob in log_probs),
                         "rank_in_relation": min(rank, 1),
+                        "log_prob_mismatched": generator.uniform(-5, -1) if readout == LAYERS else None,
                     }
                 )
     return rows

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from tests.expectations.extractions import PREDICTING, Tables, valid_extraction, write_extraction
+from tests.expectations.extractions import LAYERS, PREDICTING, Tables, valid_extraction, write_extraction
 from timecourse.checks import CheckResult
 from timecourse.expectations import gate
 from timecourse.expectations.gate import gate_extraction
@@ -74,6 +75,29 @@ def is_wrong(row: Row) -> bool:
 
 def is_right(row: Row) -> bool:
     return bool(row["rank"] == 0)
+
+
+def is_own(row: Row) -> bool:
+    """Whether a row of predictions is about the model's own logits."""
+    return bool(row["readout"] == LAYERS)
+
+
+def leave_unmatched(prompt_ids: set[int]) -> Callable[[Tables], Row]:
+    """A defect: some prompts have no mismatched subject."""
+
+    def spoil(tables: Tables) -> Row:
+        rows = [row for row in tables["predictions"] if row["prompt_id"] in prompt_ids and is_own(row)]
+        for row in rows:
+            row["log_prob_mismatched"] = None
+        return rows[0]
+
+    return spoil
+
+
+def share_the_answer(tables: Tables) -> Row:
+    """A defect: both facts of a relation have one object, so that no subject of it is mismatched."""
+    tables["prompts"][0]["object"] = tables["prompts"][1]["object"]
+    return tables["prompts"][0]
 
 
 CHECKPOINT = ("checkpoint_id",)
@@ -177,6 +201,25 @@ DEFECTS: list[tuple[str, Callable[[Tables], Row], tuple[str, ...]]] = [
     ("predictions.numbers_are_finite", set_in("predictions", 6, entropy=math.nan), READ),
     ("predictions.log_prob_is_not_positive", set_in("predictions", 6, log_prob=0.01), READ),
     ("predictions.log_prob_fits_rank", set_where("predictions", is_wrong, log_prob=-0.5), READ),
+    (
+        "predictions.log_prob_mismatched_is_not_positive",
+        set_where("predictions", is_own, log_prob_mismatched=0.1),
+        READ,
+    ),
+    (
+        "predictions.log_prob_mismatched_is_not_positive",
+        set_where("predictions", is_own, log_prob_mismatched=math.nan),
+        READ,
+    ),
+    (
+        "predictions.log_prob_mismatched_is_not_positive",
+        set_where("predictions", is_own, log_prob_mismatched=-math.inf),
+        READ,
+    ),
+    ("predictions.mismatched_is_the_models_own", set_in("predictions", 6, log_prob_mismatched=-1.0), READ),
+    ("predictions.mismatched_is_a_whole_answer", set_where("predictions", is_own, log_prob_mismatched=None), PROMPT),
+    ("predictions.mismatched_where_a_subject_is", leave_unmatched({3}), PROMPT),
+    ("predictions.mismatched_where_a_subject_is", share_the_answer, PROMPT),
     ("predictions.rank_0_is_top_1", set_where("predictions", is_wrong, rank=0), READ),
     ("predictions.rank_0_is_top_1", set_where("predictions", is_right, rank=1), READ),
     ("predictions.top_1_is_in_vocabulary", set_in("predictions", 6, top1_token_id=20), READ),
@@ -357,6 +400,37 @@ def test_half_precision_may_tie(tmp_path: Path) -> None:
     assert by_rule(gate_extraction(write_extraction(tmp_path / "bfloat16", tables)))[rule].result == "pass"
 
 
+def test_no_subject_is_mismatched_where_all_have_the_answer(tmp_path: Path) -> None:
+    """Prompts 0 and 1 then have the one object of their relation, and are asked after no other subject."""
+    tables = valid_extraction()
+    share_the_answer(tables)
+    leave_unmatched({0, 1})(tables)
+    assert {result.result for result in gate_extraction(write_extraction(tmp_path, tables))} == {"pass"}
+
+
+def test_a_mismatched_subject_may_be_too_long(tmp_path: Path) -> None:
+    """Prompt 3 has a subject to be asked after, that of prompt 5: with one token more it would make 3 the longest."""
+    rule = "predictions.mismatched_where_a_subject_is"
+    tables = valid_extraction()
+    leave_unmatched({3})(tables)
+    assert by_rule(gate_extraction(write_extraction(tmp_path / "fits", tables)))[rule].result == "fail"
+    answer = (5, PREDICTING[0] + 1)
+    set_where("prompt_tokens", lambda row: (row["prompt_id"], row["position"]) == answer, span_role="subject")(tables)
+    assert by_rule(gate_extraction(write_extraction(tmp_path / "too long", tables)))[rule].result == "pass"
+
+
+def test_an_extraction_of_the_first_schema_version_passes(tmp_path: Path) -> None:
+    """It has no column of mismatched subjects, and need not have one; one of the second version does."""
+    tables = valid_extraction()
+    for version, verdict in ((1, "pass"), (2, "fail")):
+        tables["checkpoint"][0]["schema_version"] = version
+        file = write_extraction(tmp_path / str(version), tables) / "predictions.parquet"
+        pq.write_table(pq.read_table(file).drop_columns(["log_prob_mismatched"]), file)
+        results = by_rule(gate_extraction(file.parent))
+        assert results["predictions.mismatched_where_a_subject_is"].result == verdict
+        assert {result.result for result in results.values()} == {"pass", verdict}
+
+
 @pytest.mark.parametrize("damage", ["missing", "torn"])
 def test_a_file_that_cannot_be_read_fails(tmp_path: Path, damage: str) -> None:
     file = write_extraction(tmp_path, valid_extraction()) / "contributions.parquet"
@@ -373,8 +447,6 @@ def test_a_file_that_cannot_be_read_fails(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_missing_column_fails_instead_of_raising(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
     file = write_extraction(tmp_path, valid_extraction()) / "predictions.parquet"
     pq.write_table(pq.read_table(file).drop_columns(["rank"]), file)
     result = by_rule(gate_extraction(tmp_path))["predictions.rank_is_in_vocabulary"]

@@ -253,6 +253,78 @@ def series_site(small_release: Path, render: Callable[[Path], Site], tmp_path_fa
     return render(folder / "warehouse.duckdb")
 
 
+@pytest.fixture(scope="session")
+def ablated_site(small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The release with its first and last checkpoint ablated by two methods, filled in by hand."""
+    folder = tmp_path_factory.mktemp("ablated")
+    with changed(small_release, folder) as connection:
+        silence(connection)
+    return render(folder / "warehouse.duckdb")
+
+
+@pytest.fixture(scope="session")
+def hostile_ablated_site(
+    small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory
+) -> Site:
+    """The same with hostile names, of a method too."""
+    folder = tmp_path_factory.mktemp("hostile-ablated")
+    with changed(small_release, folder) as connection:
+        silence(connection)
+        names = HOSTILE | {"resample": HOSTILE["tiny"] + "'\\"}
+        for table, column in connection.execute(
+            "select table_name, column_name from duckdb_columns() where data_type = 'VARCHAR' and not internal"
+        ).fetchall():
+            for name, other in names.items():
+                connection.execute(f'update {table} set "{column}" = ? where "{column}" = ?', [other, name])
+    return render(folder / "warehouse.duckdb")
+
+
+def silence(connection: duckdb.DuckDBPyConnection) -> None:
+    """Fill the marts of ablations: every number differs, entity has no set at first, fact_answer no random ones.
+
+    Of relations, capital_of alone has a set of fact_answer. Rows of single relations must not be taken for the whole.
+    """
+    keys = "series_id, setting_id, tau_id, checkpoint_id, method"
+    measured = """dim_settings join dim_checkpoints using (series_id, setting_id),
+        (values ('mean', 0), ('resample', 1)) as methods (method, m)"""
+    connection.execute(
+        f"""insert into fct_role_effects by name
+        select {keys}, theta, role, scope_kind, if(scope_kind = 'all', 'all', 'capital_of') as scope_id,
+            if(scope_kind = 'all', null, 'capital_of') as relation_id, r + 0.5 as member_count, 6 as fact_count,
+            if(scope_kind = 'all', -(r + 1) * (checkpoint_index + 1) / 7 - m / 30, 99) as effect,
+            effect - 0.25 as effect_low, effect + 0.125 as effect_high, if(r = 3, 0, 20) as random_count,
+            if(r = 3, null, -0.01 - effect / 13) as random_mean, random_mean - 0.02 as random_low,
+            random_mean + 0.03 as random_high, effect - random_mean as excess, excess - 0.1 as excess_low,
+            excess + 0.2 as excess_high, if(r = 3, null, (r + 1) / 21) as p_value, p_value * 1.5 as q_value,
+            effect / 17 as template_effect, random_mean / 19 as random_template_mean,
+            100 * effect as mean_rank_change, 100 * random_mean as random_mean_rank_change
+        from {measured}, (values ('general', 0), ('entity', 1), ('relation_answer', 2), ('fact_answer', 3))
+            as roles (role, r), (values ('all'), ('relation')) as scopes (scope_kind)
+        where checkpoint_index <> 1 and (role <> 'entity' or checkpoint_index = 2)"""
+    )
+    connection.execute(
+        f"""insert into fct_relation_specificities by name
+        select {keys}, theta, role, own.relation_id as set_relation_id, scored.relation_id as scored_relation_id,
+            1.5 as member_count, scored.fact_count,
+            -(checkpoint_index + 1) * if(set_relation_id = scored_relation_id, 2, 0.11) - m / 30 - length(role) / 99
+                - length(set_relation_id || role) / 999 as effect,
+            effect - 0.25 as effect_low, effect + 0.125 as effect_high, effect / 17 as template_effect,
+            10 * effect as mean_rank_change
+        from {measured}, (values ('relation_answer'), ('fact_answer')) as roles (role),
+            dim_relations as own, dim_relations as scored
+        where checkpoint_index <> 1 and (role = 'relation_answer' or set_relation_id = 'capital_of')"""
+    )
+    connection.execute(
+        f"""insert into fct_score_effects by name
+        select {keys}, component_kind, measure, if(component_kind = 'head', 15, 3) as component_count,
+            if(measure = 'rate' and checkpoint_index = 0, null, (m - k - n) / 7 + checkpoint_index / 9)
+                as rank_correlation
+        from {measured}, (values ('head', 0), ('ffn', 1)) as kinds (component_kind, k),
+            (values ('score', 0), ('rate', 1), ('c_direct', 2)) as measures (measure, n)
+        where checkpoint_index <> 1"""
+    )
+
+
 def tables_with(connection: duckdb.DuckDBPyConnection, column: str) -> list[str]:
     """Tables that have a column of this name."""
     rows = connection.execute(

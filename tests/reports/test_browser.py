@@ -20,7 +20,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PAGES = ("index", "knowledge", "roles", "stability", "transitions", "components", "data-quality")
+PAGES = ("index", "knowledge", "roles", "stability", "transitions", "components", "causal", "data-quality")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the path")
 
@@ -205,6 +205,61 @@ def test_transition_switch_changes_matrix_and_tables(window: Window, site: Site)
         name = site.query(f"select checkpoint_name from dim_checkpoints where checkpoint_index = {pair}")[0][0]
         assert all(name in row for row in visible.all_inner_texts())
     assert sorted(expected[pairs[0]]) != sorted(expected[pairs[1]]), "the release cannot show a difference"
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"), [("ablated_site", 1280), ("ablated_site", 400), ("hostile_ablated_site", 400)]
+)
+def test_what_silencing_does_is_drawn(window: Window, kind: str, width: int, request: pytest.FixtureRequest) -> None:
+    rendered: Site = request.getfixturevalue(kind)
+    window.page.set_viewport_size({"width": width, "height": 900})
+    page = window.open(rendered.folder / "causal.html")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("[data-chart][data-state=drawn] svg").count() == 5
+    assert all(
+        chart.evaluate("chart => chart.scrollWidth <= chart.clientWidth")
+        for chart in page.locator("[data-chart]").all()
+    )
+    assert page.locator("#effects .mark-symbol [aria-label]").count() == 7  # of one method: entity has no set at first
+    assert page.locator("#matrix-relation-answer .mark-rect [aria-label]").count() == 4 + 2  # cells, and the diagonal
+    assert page.evaluate("window.pwned") is None
+
+
+def test_method_and_checkpoint_are_chosen_for_all_that_was_silenced(window: Window, ablated_site: Site) -> None:
+    page = window.open(ablated_site.folder / "causal.html")
+    assert page.locator("#method").input_value() == "mean"
+    assert page.locator("#matrix_checkpoint").input_value() == "2"
+    for method in ("mean", "resample"):
+        page.select_option("#method", method)
+        page.select_option("#single_method", method)
+        for index in (0, 2):
+            page.select_option("#matrix_checkpoint", str(index))
+            for role in ("relation_answer", "fact_answer"):
+                effects = ablated_site.query(
+                    f"""select effect from fct_relation_specificities join dim_checkpoints using (checkpoint_id)
+                    where role = '{role}' and method = '{method}' and checkpoint_index = {index}"""
+                )
+                page.wait_for_function(
+                    """([figure, expected]) => JSON.stringify([...document.querySelectorAll(
+                        `#${figure} .mark-text.role-mark text`)].map(text => text.textContent).sort())
+                        === JSON.stringify(expected)""",
+                    arg=[
+                        f"matrix-{role.replace('_', '-')}",
+                        sorted(f"{effect:.2f}".replace("-", "−") for (effect,) in effects),
+                    ],
+                )
+        expected = ablated_site.query(
+            f"""select effect from fct_role_effects
+            where role = 'general' and scope_kind = 'all' and method = '{method}' order by effect"""
+        )
+        described = page.locator("#effects .mark-symbol [aria-label*='silenced: general']").evaluate_all(
+            "marks => marks.map(mark => mark.getAttribute('aria-label'))"
+        )
+        drawn = [text.split("effect: ")[1].split(";")[0].replace("−", "-") for text in described]
+        assert sorted(map(float, drawn)) == pytest.approx([effect for (effect,) in expected], abs=5e-4)
+        for table, count in (("causal-effects", 7), ("causal-excess", 7), ("causal-scores", 12)):
+            shown = page.locator(f"#{table} tbody tr:not([hidden])").all_text_contents()
+            assert len(shown) == count and all(text.endswith(method) for text in shown)
 
 
 def test_slider_repaints_the_component_map(window: Window, site: Site) -> None:

@@ -18,7 +18,7 @@ from timecourse.reports.site import render_site
 
 from .conftest import HOSTILE, Site, changed
 
-PAGES = ("index", "knowledge", "roles", "stability", "transitions", "components", "data-quality")
+PAGES = ("index", "knowledge", "roles", "stability", "transitions", "components", "causal", "data-quality")
 ROLE_ORDER = ["general", "entity", "relation_answer", "fact_answer", "inactive"]
 
 

@@ -68,6 +68,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "top1_token": "x",
         "entropy": 1.0,
         "rank_in_relation": 0,
+        "log_prob_mismatched": None,
     },
 }
 

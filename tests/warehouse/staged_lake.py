@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from tests.warehouse.ablation_lake import commit_ablation, random_ablation
 from tests.warehouse.raw_lake import commit, entry
 from timecourse.lake import Lake
 
@@ -41,6 +42,8 @@ ENTRIES = [
     )
 ]  # fmt: skip
 NOT_COMMITTED = ("dpo/step50", "dpo/step70", "dpo/torn")
+ABLATED = ("stage1-step2000", "main")
+COMPONENTS = [f"L{layer}{part}" for layer in range(2) for part in (*(f"H{head}" for head in range(HEADS)), "F")]
 
 
 def commit_staged(lake: Path) -> None:
@@ -54,6 +57,9 @@ def commit_staged(lake: Path) -> None:
             commit_random(
                 lake, SERIES, one["name"], step=number, known=one["name"] == "stage1-step0", setting_id=setting_id
             )
+    for number, name in enumerate(ABLATED):
+        rows = random_ablation(lake, f"{SERIES}/{name}", number, ["0.05"], COMPONENTS, COMPONENTS)
+        commit_ablation(lake, f"{SERIES}/{name}", *rows)
     Lake(lake).declare_series(SERIES, complete=True, checkpoints=ENTRIES)
     for series_id, steps in SEEDS.items():
         names = ["main" if step is None else f"step{step}" for step in steps]
