@@ -1,8 +1,6 @@
 """What silencing a role's components does: beside random sets, relation by relation, and against attribution."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import altair as alt
 from markupsafe import Markup
@@ -10,10 +8,11 @@ from markupsafe import Markup
 from timecourse.reports import charts, wording
 from timecourse.reports.page import Block, Column, Control, Controls, Figure, Page, Prose, Table, place_columns
 from timecourse.reports.partition import Partition, Row
+from timecourse.reports.relation_matrices import matrices
 
 SLUG, TITLE = "causal", "Causal"
 
-_METHOD, _SINGLE_METHOD, _CHECKPOINT, _LIMITS = "method", "single_method", "matrix_checkpoint", "matrix_limits"
+_METHOD, _SINGLE_METHOD = "method", "single_method"
 _METHODS = {
     "mean": "its mean over the prompts",
     "resample": "its value in another fact's prompt",
@@ -21,18 +20,12 @@ _METHODS = {
 }
 _LIVE_NORM = "_live_norm"
 _OTHERS = "as many others like them"
-_DIVERGING = [charts.SEQUENTIAL[1], charts.SEQUENTIAL[0], charts.METRIC_COLOURS["all_tokens"]]
-"""Dark is harm, light no change, brown gain."""
 _MEASURES = {
     "score": ("attribution score", "top1"),
     "rate": ("activity rate", "top10"),
     "c_direct": ("direct contribution", "all_tokens"),
 }
 """Measure of fct_score_effects -> its name, and the swatch of the palette that it is drawn in."""
-_MATRIX_CELL_LIMIT = 30_000
-_MATRIX_ROW_LIMIT = 2000
-_TEXT_LIMIT = 16
-"""Relations up to which the cells of a matrix have room for their numbers."""
 _WHOLE_WIDTH = 500
 """Of a panel: so wide that the page sets one beside another nowhere."""
 
@@ -53,7 +46,7 @@ def build(partition: Partition) -> Page:
             _answers(partition, axis, control.selected),
             _language(partition, axis, control.selected),
             _excess(partition),
-            *_matrices(partition, control.selected),
+            *matrices(partition, _matrix_rows(partition), control, _source(partition, effects)),
         ]
     else:
         blocks.append(_other_tau())
@@ -69,6 +62,15 @@ def _effect_rows(partition: Partition, *columns: str) -> list[Row]:
         from fct_role_effects join checkpoints using (checkpoint_id)
         where scope_kind = 'all'
         order by method, list_position({list(charts.ROLES)}, role), checkpoint_index"""
+    )
+
+
+def _matrix_rows(partition: Partition) -> list[Row]:
+    return partition.rows(
+        """select checkpoint_index, checkpoint_name, method, role, set_relation_id, scored_relation_id, member_count,
+            fact_count, effect, effect_low, effect_high, template_effect, mean_rank_change
+        from fct_relation_specificities join checkpoints using (checkpoint_id)
+        order by checkpoint_index desc, method, role desc, set_relation_id, scored_relation_id"""
     )
 
 
@@ -141,9 +143,9 @@ def _explanation(partition: Partition, rows: list[Row]) -> Prose:
         [
             "A role says where information flowed, not that the answer needed it. So all components that hold a role"
             " are silenced at once: what they add is replaced at every position of the prompt. Any damage to a model"
-            " costs something; therefore as many others like them are silenced too: random sets of as many FFNs and"
-            " as many heads, from the same layers as far as possible. A role matters to the answers as far as silencing"
-            " it costs more.",
+            " costs something; therefore as many others like them are silenced too: random sets with as many"
+            " heads in every layer and as many FFNs, which may share some with the role. A role matters to the answers"
+            " as far as silencing it costs more.",
             "Which components hold a role is decided by one half of the facts, what silencing them does is measured on"
             " the other half, and the other way round. Effects are in nats: −0.69 halves the probability of an answer."
             f" Silenced at {wording.listing(ablated)}.",
@@ -382,196 +384,9 @@ def _excess(partition: Partition) -> Figure:
     )
 
 
-@dataclass(frozen=True)
-class _Matrices:
-    """What both matrices share: relations on the axes, checkpoints on offer, what is chosen at first, and the scales.
-
-    `limits`: method -> largest effect in absolute value over roles and checkpoints, so that one shade is one effect.
-    """
-
-    relations: list[str]
-    indices: list[int]
-    selected: int
-    method: str
-    limits: dict[str, float]
-    note: str
-
-
-def _matrices(partition: Partition, method: str) -> list[Block]:
-    """The matrices of both answer roles under a switch of the checkpoint; nothing where no relation has a set."""
-    rows = partition.rows(
-        """select checkpoint_index, checkpoint_name, method, role, set_relation_id, scored_relation_id, member_count,
-            fact_count, effect, effect_low, effect_high, template_effect, mean_rank_change, theta::double as theta
-        from fct_relation_specificities join checkpoints using (checkpoint_id)
-        order by checkpoint_index desc, method, role desc, set_relation_id, scored_relation_id"""
-    )
-    if not rows:
-        return []
-    indices = sorted({row["checkpoint_index"] for row in rows})
-    stride = -(-len(rows) // _MATRIX_CELL_LIMIT)
-    indices = indices[::-1][::stride][::-1]
-    limits: dict[str, float] = {}
-    for row in rows:
-        limits[row["method"]] = max(limits.get(row["method"], 1e-6), abs(row["effect"]))
-    shared = _Matrices(
-        sorted({row[end] for row in rows for end in ("set_relation_id", "scored_relation_id")}),
-        indices,
-        max({row["checkpoint_index"] for row in rows if row["method"] == method} & {*indices}, default=indices[-1]),
-        method,
-        limits,
-        "" if stride == 1 else f" The chart shows one ablated checkpoint in {stride}; the CSV file holds all.",
-    )
-    options = [(str(index), _label(partition, index)) for index in indices]
-    return [
-        Controls([Control(_CHECKPOINT, "Silenced at", options, str(shared.selected))]),
-        *(
-            _matrix(partition, shared, [row for row in rows if row["role"] == role], role)
-            for role in ("relation_answer", "fact_answer")
-        ),
-    ]
-
-
-def _matrix(partition: Partition, shared: _Matrices, rows: list[Row], role: str) -> Figure:
-    label = wording.ROLE_LABELS[role]
-    held = "for the relation" if role == "relation_answer" else "for any fact of the relation"
-    columns = {"effect": "effect", "low": "effect_low", "high": "effect_high", "facts": "fact_count"}
-    lists: dict[tuple[int, str], Row] = {}
-    # One row of lists per checkpoint and method, spread out by the chart: a third of the bytes of one object per cell.
-    for row in rows:
-        if row["checkpoint_index"] in shared.indices:
-            key = {"at": row["checkpoint_index"], "method": row["method"]}
-            cells = lists.setdefault(
-                (key["at"], key["method"]), key | {name: [] for name in ("own", "scored", *columns)}
-            )
-            cells["own"].append(shared.relations.index(row["set_relation_id"]))
-            cells["scored"].append(shared.relations.index(row["scored_relation_id"]))
-            for name, column in columns.items():
-                cells[name].append(charts.rounded(row[column]))
-    caption = _matrix_caption(partition, rows, shared) if rows else ""
-    parameters = [
-        charts.bound(_METHOD, shared.method),
-        charts.bound(_CHECKPOINT, str(shared.selected)),
-        {"name": _LIMITS, "value": shared.limits},
-    ]
-    chart = _matrix_chart(list(lists.values()), shared.relations)
-    return Figure(
-        f"matrix-{role.replace('_', '-')}",
-        f"Silencing {label} components of one relation, scored on every relation",
-        f"Change of the answers' log-probability in nats: rows are the relation whose components were silenced, those"
-        f" that hold the role {held}; columns the relation whose facts were scored. On the outlined diagonal both are"
-        " the same; a row without cells has no such components.",
-        caption,
-        _source(partition, rows),
-        charts.specification(chart, caption, parameters) if lists else None,
-        Table(
-            f"causal-matrix-{role.replace('_', '-')}",
-            [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
-                Column("method", "Method"),
-                Column("set_relation_id", "Silenced: components of"),
-                Column("member_count", "Silenced", "rank"),
-                Column("scored_relation_id", "Scored: facts of"),
-                Column("fact_count", "Facts", "count"),
-                Column("effect", "Effect (nats)", "decimal"),
-                Column("effect_low", "low", "decimal"),
-                Column("effect_high", "high", "decimal"),
-                Column("template_effect", "Language", "decimal"),
-                Column("mean_rank_change", "Change of rank", "rank"),
-            ],
-            partition.placed(rows),
-            row_limit=_MATRIX_ROW_LIMIT,
-            filter_control=_CHECKPOINT,
-            filter_key="checkpoint_index",
-        )
-        if rows
-        else None,
-        empty=None if lists else f"No {label} components of one relation were silenced.",
-        is_half=True,
-    )
-
-
-def _matrix_chart(lists: list[Row], relations: list[str]) -> alt.LayerChart | alt.FacetChart:
-    count = len(relations)
-    names = json.dumps(relations)
-    axis = alt.Axis(labelExpr=f"{names}[datum.value]", labelLimit=110, labelAngle=0, ticks=False, domain=False)
-    slanted = axis.copy()
-    slanted.labelAngle = -40 if count <= _TEXT_LIMIT else -90
-    scale = alt.Scale(domain=list(range(count)))
-    limit = f"{_LIMITS}[{_METHOD}]"
-    base = (
-        charts.chart_of(lists)
-        .transform_filter(f"datum.method == {_METHOD} && datum.at == toNumber({_CHECKPOINT})")
-        .transform_flatten(["own", "scored", "effect", "low", "high", "facts"])
-        .transform_calculate(
-            silenced=f"{names}[datum.own]",
-            measured=f"{names}[datum.scored]",
-            number="format(datum.effect, abs(datum.effect) < 9.995 ? '.2f' : '.1f')",
-        )
-        .encode(
-            x=alt.X("scored:O", title="scored: facts of", scale=scale, axis=slanted),
-            y=alt.Y("own:O", title="silenced: components of", scale=scale, axis=axis),
-            tooltip=[
-                alt.Tooltip("silenced:N", title="components of"),
-                alt.Tooltip("measured:N", title="facts of"),
-                alt.Tooltip("effect:Q", title="effect (nats)", format=".3f"),
-                alt.Tooltip("low:Q", title="95 % low", format=".3f"),
-                alt.Tooltip("high:Q", title="95 % high", format=".3f"),
-                alt.Tooltip("facts:Q", title="n"),
-            ],
-        )
-    )
-    shade = alt.Color(
-        "effect:Q",
-        title="nats",
-        scale=alt.Scale(
-            domainMin=alt.ExprRef(f"-{limit}"),
-            domainMid=0,
-            domainMax=alt.ExprRef(limit),
-            range=_DIVERGING,
-            interpolate="rgb",
-        ),
-        legend=alt.Legend(format=".2~g", orient="top", gradientLength=160, gradientThickness=10, tickCount=3),
-    )
-    layers = [
-        base.mark_rect(stroke="#ffffff", strokeWidth=1).encode(color=shade),
-        base.transform_filter("datum.own == datum.scored").mark_rect(
-            filled=False, fillOpacity=0, stroke=charts.CSS_COLOURS["all"], strokeWidth=1.5
-        ),
-    ]
-    if count <= _TEXT_LIMIT:  # and where a cell is wide enough
-        is_dark = f"abs(datum.effect) > 0.55 * {limit}"
-        layers.append(
-            base.mark_text(fontSize=10, opacity=alt.ExprRef(f"width >= {34 * count} ? 1 : 0")).encode(
-                text="number:N",
-                color=alt.condition(is_dark, alt.value("#ffffff"), alt.value("#1f2428")),
-            )
-        )
-    return alt.layer(*layers).properties(
-        width="container", height=max(90, (26 if count <= _TEXT_LIMIT else 18) * count)
-    )
-
-
-def _matrix_caption(partition: Partition, rows: list[Row], shared: _Matrices) -> str:
-    """For how many sets the own relation is the one that suffers most."""
-    worst: dict[str, Row] = {}
-    for row in rows:
-        if row["checkpoint_index"] == shared.selected and row["method"] == shared.method:
-            before = worst.setdefault(row["set_relation_id"], row)
-            if row["effect"] < before["effect"]:
-                worst[row["set_relation_id"]] = row
-    own = sum(row["scored_relation_id"] == relation for relation, row in worst.items())
-    at = f"At {_label(partition, shared.selected)}, method {shared.method}"
-    found = (
-        f"the relation harmed most is the own one for {own} of {wording.count(len(worst), 'silenced set')}"
-        if worst
-        else "no such components were silenced"
-    )
-    return f"{at}: {found}.{shared.note}"
-
-
 def _scores(partition: Partition, axis: charts.TrainingAxis, rows: list[Row]) -> Figure:
     control = _method_control(_SINGLE_METHOD, rows)
+    defined = {row["component_kind"] for row in rows if row["rank_correlation"] is not None}
     counts = {row["component_kind"]: row["component_count"] for row in rows}
     points = [
         {
@@ -583,6 +398,7 @@ def _scores(partition: Partition, axis: charts.TrainingAxis, rows: list[Row]) ->
             "correlation": charts.rounded(row["rank_correlation"]),
         }
         for row in rows
+        if row["component_kind"] in defined
     ]
     base = axis.base(points).transform_filter(f"datum.method == {_SINGLE_METHOD}")
     names = [name for name, _ in _MEASURES.values()]
@@ -608,7 +424,6 @@ def _scores(partition: Partition, axis: charts.TrainingAxis, rows: list[Row]) ->
     ]
     chart = charts.small_multiples(base, layers, height=170)
     chart.spec.width = 400
-    is_defined = any(row["rank_correlation"] is not None for row in rows)
     caption = _score_caption(partition, rows, control.selected)
     return Figure(
         "scores",
@@ -620,7 +435,7 @@ def _scores(partition: Partition, axis: charts.TrainingAxis, rows: list[Row]) ->
         " any threshold.",
         caption,
         _source(partition),
-        charts.specification(chart, caption, [charts.bound(_SINGLE_METHOD, control.selected)]) if is_defined else None,
+        charts.specification(chart, caption, [charts.bound(_SINGLE_METHOD, control.selected)]) if defined else None,
         Table(
             "causal-scores",
             [
@@ -636,18 +451,20 @@ def _scores(partition: Partition, axis: charts.TrainingAxis, rows: list[Row]) ->
             filter_control=_SINGLE_METHOD,
             filter_key="method",
         ),
-        legend=[(key, name) for name, key in _MEASURES.values()] if is_defined else (),
+        legend=[(key, name) for name, key in _MEASURES.values()] if defined else (),
         controls=[control],
-        empty=None if is_defined else "No correlation is defined: too few components, or all alike.",
+        empty=None if defined else "No correlation is defined: too few components, or all alike.",
     )
 
 
 def _score_caption(partition: Partition, rows: list[Row], method: str) -> str:
-    rows = [row for row in rows if row["method"] == method and row["component_kind"] == "head"]
-    if not rows:
-        return ""
+    """The correlations at the last ablated checkpoint, by kind."""
+    rows = [row for row in rows if row["method"] == method]
     last = max(row["checkpoint_index"] for row in rows)
-    rows = [row for row in rows if row["checkpoint_index"] == last]
-    parts = [f"{_MEASURES[row['measure']][0]} {_signed(row['rank_correlation'])}" for row in rows]
-    heads = wording.kind_count(rows[0]["component_count"], "head")
-    return f"At {_label(partition, last)}, method {method}, over {heads}: {wording.listing(parts)}."
+    texts = []
+    for kind in wording.KIND_NOUNS:
+        found = [row for row in rows if row["checkpoint_index"] == last and row["component_kind"] == kind]
+        if found:
+            parts = [f"{_MEASURES[row['measure']][0]} {_signed(row['rank_correlation'])}" for row in found]
+            texts.append(f"over {wording.kind_count(found[0]['component_count'], kind)} {wording.listing(parts)}")
+    return f"At {_label(partition, last)}, method {method}: {'; '.join(texts)}."

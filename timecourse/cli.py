@@ -126,7 +126,7 @@ def demo(
 ) -> None:
     """Pre-train a tiny OLMo, OLMo 2 or GPT-NeoX on real facts, and take its checkpoints the whole way to the report.
 
-    At the first, the middle and the last one, roles are silenced as well (`timecourse ablate`).
+    At the first, the middle and the last one, roles are silenced as well (`timecourse ablate`); not with --small.
     """
     from timecourse.ablate import ablate as ablate_checkpoints
     from timecourse.config import Facts, Settings
@@ -153,7 +153,7 @@ def demo(
         }
     )
     outcome = refresh(settings, console)
-    if ablated := ablate_checkpoints(settings, console):
+    if not small and (ablated := ablate_checkpoints(settings, console)):
         console.print(escape(f"ablated {', '.join(ablated)}"))
         outcome.release = refresh(settings, console, do_extract=False).release
     tell(outcome, console)

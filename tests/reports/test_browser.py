@@ -221,7 +221,9 @@ def test_what_silencing_does_is_drawn(window: Window, kind: str, width: int, req
         for chart in page.locator("[data-chart]").all()
     )
     assert page.locator("#effects .mark-symbol [aria-label]").count() == 7  # of one method: entity has no set at first
-    assert page.locator("#matrix-relation-answer .mark-rect [aria-label]").count() == 4 + 2  # cells, and the diagonal
+    assert (
+        page.locator("#matrix-relation-answer .mark-rect [aria-label]").count() == 4 + 2 * 2
+    )  # cells, and the diagonal
     assert page.evaluate("window.pwned") is None
 
 

@@ -34,7 +34,7 @@ def pages(small_release: Path, tmp_path: Path) -> Callable[..., dict[str, PageRe
             silence(connection)
             for statement in statements:
                 connection.execute(statement)
-        found = {}
+        found: dict[str, PageReader] = {}
         with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
             keys = list_partitions(connection)
         for key in keys:
@@ -163,8 +163,8 @@ def test_the_matrices_are_the_mart(ablated_site: Site, role: str) -> None:
     assert limits == pytest.approx(
         dict(ablated_site.query("select method, max(abs(effect)) from fct_relation_specificities group by all"))
     )
-    outline = specification["layer"][1]
-    assert {"filter": "datum.own == datum.scored"} in outline["transform"]
+    diagonal = [{"filter": "datum.own == datum.scored"} in layer["transform"] for layer in specification["layer"]]
+    assert diagonal == [False, True, True, False], "cells, two outlines, numbers"
     assert f"is the own one for {2 if role == 'relation_answer' else 1} of" in page.text
 
 
@@ -184,6 +184,16 @@ def test_correlations_are_the_mart(ablated_site: Site) -> None:
     assert {key: value is None for key, value in drawn.items()} == {key: value is None for key, value in wanted.items()}
     assert [drawn[key] or 0 for key in wanted] == pytest.approx([value or 0 for value in wanted.values()], abs=1e-5)
     assert [line[4] for line in page.body("causal-scores")].count("n/a") == 4
+    last = [
+        "n/a" if value is None else f"{value:.2f}".replace("-", "−")
+        for measure in MEASURES
+        for method, panel, other, index, value in expected
+        if (method, panel, other, index) == ("mean", "15 heads", measure, 2)
+    ]
+    names = list(MEASURES.values())
+    assert (
+        f"over 15 heads {names[0]} {last[0]}, {names[1]} {last[1]} and {names[2]} {last[2]}; over 3 FFNs" in page.text
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,7 +290,7 @@ def test_single_components_may_be_silenced_by_one_method_alone(pages: Callable[.
     page = pages("delete from fct_score_effects where method = 'mean'")["tiny 5x"]
     parameters = {one["name"]: one["value"] for one in page.specifications()["scores"]["params"]}
     assert parameters == {"single_method": "resample"}
-    assert "At main, method resample, over 15 heads" in page.text
+    assert "At main, method resample: over 15 heads" in page.text
     without = pages("delete from fct_score_effects")["tiny 5x"]
     assert "scores" not in without.specifications() and "effects" in without.specifications()
 
@@ -370,7 +380,8 @@ def test_numbers_and_missing_values_are_words(ablated_site: Site, pages: Callabl
         assert not re.search(r"(?<![\d,.–])1 (silenced sets|FFNs|heads|facts|rows)\b", page.text)
         assert not re.search("[-−]0\\.00[^0-9]", page.text.split("Data table")[0])
     assert "for 1 of 1 silenced set." in small.text
-    assert {row["panel"] for row in small.chart_rows("scores")} == {"15 heads", "1 FFN"}
+    assert {row["panel"] for row in small.chart_rows("scores")} == {"15 heads"}, "no empty panel"
+    assert "over 1 FFN attribution score n/a, activity rate n/a and direct contribution n/a." in small.text
 
 
 def test_hostile_names_are_text(hostile_ablated_site: Site, ablated_site: Site) -> None:

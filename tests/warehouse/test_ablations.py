@@ -269,6 +269,7 @@ def test_marts_say_what_the_raw_rows_do(built: Built) -> None:
     assert min(counts[0].values()) > 2  # the lake has all of these
 
 
+@pytest.mark.slow
 def test_another_ablation_replaces_the_first(built: Built, tmp_path: Path) -> None:
     """An extraction stays what it is while its ablation is made anew, or goes."""
     lake = shutil.copytree(built.lake, tmp_path / "lake")
@@ -558,6 +559,7 @@ def test_queries_give_claim_6_again(built: Built) -> None:
 # The simulation, short
 
 
+@pytest.mark.slow
 def test_simulated_p_values_and_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where roles mean nothing, p is uniform under permutations of the components; what is needed is found."""
     monkeypatch.setattr(warehouse, "OUT", tmp_path)
