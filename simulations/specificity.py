@@ -125,6 +125,9 @@ def _simulate(
             extraction_id, relation_id, fact_id, template_id,
             fact_id * {scenario.templates} + template_id as prompt_id
         from int_measured_checkpoints, int_facts, range({scenario.templates}) as templates (template_id);
+        create table int_prompt_positions as
+        select extraction_id, prompt_id, relation_id, fact_id, answer_token_count as answer_position_count
+        from stg_raw__prompts inner join int_facts using (relation_id, fact_id);
         create table int_scope_rates as
         select
             extraction_id, tau_id, component_id, 'fact' as scope_kind, fact_id as scope_id,

@@ -1,50 +1,52 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_extractions',
+        on_schema_change='fail'
+    )
+}}
+
 -- The label is a fact's relation, exchanged among the facts with as many answer tokens.
 with
+
+-- Only of the extractions that are new since the last build.
+checkpoints as (
+
+    select extraction_id
+    from {{ ref('stg_raw__checkpoints') }}
+    {% if is_incremental() -%}
+        where extraction_id not in (select extraction_id from {{ this }})
+    {%- endif %}
+
+),
 
 facts as (
 
     select
-        series_id,
-        setting_id,
-        fact_id,
+        extraction_id,
         relation_id,
-        coalesce(answer_token_count, 0) as answer_token_count
+        fact_id,
+        max(answer_position_count) as answer_token_count
 
-    from {{ ref('int_facts') }}
-
-),
-
--- A number instead of names, because the active facts are many.
-checkpoints as (
-
-    select
-        *,
-        row_number() over (order by extraction_id, tau_id) as measurement
-
-    from {{ ref('int_measured_checkpoints') }}
+    from {{ ref('int_prompt_positions') }}
+    semi join checkpoints using (extraction_id)
+    group by all
 
 ),
 
 active_facts as (
 
-    select
-        checkpoints.measurement,
-        checkpoints.series_id,
-        checkpoints.setting_id,
-        rates.component_id,
-        rates.scope_id as fact_id
-
-    from {{ ref('int_scope_rates') }} as rates
-    inner join checkpoints using (extraction_id, tau_id)
-    where rates.scope_kind = 'fact' and rates.is_above_theta
+    select *
+    from {{ ref('int_scope_rates') }}
+    semi join checkpoints using (extraction_id)
+    where scope_kind = 'fact' and is_above_theta
 
 ),
 
 fact_counts as (
 
     select
-        series_id,
-        setting_id,
+        extraction_id,
         relation_id,
         answer_token_count,
         count(*) as drawn_count
@@ -58,9 +60,9 @@ strata as (
 
     select
         *,
-        sum(drawn_count) over (partition by series_id, setting_id, answer_token_count) as total_count,
-        sum(drawn_count) over (partition by series_id, setting_id, relation_id) as fact_count,
-        sum(drawn_count) over (partition by series_id, setting_id) as all_fact_count
+        sum(drawn_count) over (partition by extraction_id, answer_token_count) as total_count,
+        sum(drawn_count) over (partition by extraction_id, relation_id) as fact_count,
+        sum(drawn_count) over (partition by extraction_id) as all_fact_count
 
     from fact_counts
 
@@ -69,14 +71,16 @@ strata as (
 activities as (
 
     select
-        active_facts.measurement,
+        active_facts.extraction_id,
+        active_facts.tau_id,
         active_facts.component_id,
         facts.relation_id,
         facts.answer_token_count,
         count(*) as active_count
 
     from active_facts
-    inner join facts using (series_id, setting_id, fact_id)
+    inner join facts
+        on active_facts.extraction_id = facts.extraction_id and active_facts.scope_id = facts.fact_id
     group by all
 
 ),
@@ -110,18 +114,16 @@ compared as (
         sum(active_count) over components as all_active_count
 
     from relation_activities
-    window components as (partition by measurement, component_id)
+    window components as (partition by extraction_id, tau_id, component_id)
 
 ),
 
 final as (
 
     select
-        series_id,
-        setting_id,
-        checkpoints.tau_id,
-        checkpoints.checkpoint_id,
-        compared.component_id,
+        extraction_id,
+        tau_id,
+        component_id,
         relation_id,
         compared.active_count::integer as active_count,
         strata.fact_count::integer as fact_count,
@@ -130,9 +132,8 @@ final as (
         {{ strata('strata.total_count', 'stratum_activities.active_count', 'strata.drawn_count') }} as strata
 
     from compared
-    inner join checkpoints using (measurement)
-    inner join strata using (series_id, setting_id, relation_id)
-    inner join stratum_activities using (measurement, component_id, answer_token_count)
+    inner join strata using (extraction_id, relation_id)
+    inner join stratum_activities using (extraction_id, tau_id, component_id, answer_token_count)
     group by all
 
 )

@@ -1,9 +1,15 @@
 with
 
+measured_checkpoints as (
+
+    select * from {{ ref('int_measured_checkpoints') }}
+
+),
+
 checkpoints as (
 
     select *
-    from {{ ref('int_measured_checkpoints') }}
+    from measured_checkpoints
     where previous_checkpoint_id is not null
 
 ),
@@ -61,21 +67,22 @@ correlation_draws as (
     select
         series_id,
         setting_id,
-        checkpoints.tau_id,
-        correlations.from_checkpoint_id,
-        correlations.to_checkpoint_id,
+        tau_id,
+        previous.checkpoint_id as from_checkpoint_id,
+        checkpoints.checkpoint_id as to_checkpoint_id,
         'threshold_free' as comparison,
         correlations.resample,
         any_value(correlations.rank_correlation) filter (where correlations.component_kind = 'head') as head_value,
         any_value(correlations.rank_correlation) filter (where correlations.component_kind = 'ffn') as ffn_value,
         ffn_value - head_value as difference
 
-    from correlations
-    inner join checkpoints
-        using (series_id, setting_id)
-    where
-        correlations.to_checkpoint_id = checkpoints.checkpoint_id
-        and correlations.from_checkpoint_id = checkpoints.previous_checkpoint_id
+    from checkpoints
+    inner join measured_checkpoints as previous using (series_id, setting_id, tau_id)
+    inner join correlations
+        on
+            checkpoints.extraction_id = correlations.extraction_id
+            and previous.extraction_id = correlations.from_extraction_id
+    where checkpoints.previous_checkpoint_id = previous.checkpoint_id
     group by all
 
 ),

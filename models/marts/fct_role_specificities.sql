@@ -12,6 +12,12 @@ facts as (
 
 ),
 
+checkpoints as (
+
+    select * from {{ ref('int_measured_checkpoints') }}
+
+),
+
 relation_tests as (
 
     select * from {{ ref('int_relation_tests') }}
@@ -20,14 +26,7 @@ relation_tests as (
 
 fact_tests as (
 
-    select
-        checkpoints.series_id,
-        checkpoints.setting_id,
-        checkpoints.checkpoint_id,
-        fact_tests.* exclude (extraction_id)
-
-    from {{ ref('int_fact_tests') }} as fact_tests
-    inner join {{ ref('int_measured_checkpoints') }} as checkpoints using (extraction_id, tau_id)
+    select * from {{ ref('int_fact_tests') }}
 
 ),
 
@@ -90,13 +89,17 @@ scopes as (
 tested as (
 
     select
-        tests.*,
+        tests.* exclude (extraction_id),
+        checkpoints.series_id,
+        checkpoints.setting_id,
+        checkpoints.checkpoint_id,
         components.component_kind,
         exact_tests.p_value,
         kinds.component_count
         * case tests.scope_kind when 'relation' then scopes.relation_count else scopes.fact_count end as test_count
 
     from tests
+    inner join checkpoints using (extraction_id, tau_id)
     inner join exact_tests using (strata, active_count)
     inner join components using (series_id, component_id)
     inner join kinds using (series_id, component_kind)

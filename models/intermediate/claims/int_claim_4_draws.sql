@@ -9,6 +9,12 @@ windows as (
 
 ),
 
+checkpoints as (
+
+    select * from {{ ref('int_measured_checkpoints') }}
+
+),
+
 kind_turnovers as (
 
     select *
@@ -47,18 +53,20 @@ correlation_differences as (
     select
         series_id,
         setting_id,
-        windows.tau_id,
+        tau_id,
         {{ var('theta') }}::decimal(12, 9) as theta,
         windows.checkpoint_id,
         correlations.resample,
         any_value(correlations.rank_correlation) filter (where correlations.component_kind = 'ffn')
         - any_value(correlations.rank_correlation) filter (where correlations.component_kind = 'head') as difference
 
-    from correlations
-    inner join windows using (series_id, setting_id)
-    where
-        correlations.to_checkpoint_id = windows.checkpoint_id
-        and correlations.from_checkpoint_id = windows.previous_checkpoint_id
+    from windows
+    inner join checkpoints as previous using (series_id, setting_id, tau_id)
+    inner join correlations
+        on
+            windows.extraction_id = correlations.extraction_id
+            and previous.extraction_id = correlations.from_extraction_id
+    where windows.previous_checkpoint_id = previous.checkpoint_id
     group by all
 
 ),

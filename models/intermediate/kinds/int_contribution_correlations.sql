@@ -1,28 +1,45 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_extractions',
+        on_schema_change='fail'
+    )
+}}
+
 with
 
 checkpoints as (
 
-    select distinct
-        extraction_id,
-        series_id,
-        setting_id,
-        checkpoint_id,
-        previous_checkpoint_id
+    select * from {{ ref('int_measured_checkpoints') }}
 
-    from {{ ref('int_measured_checkpoints') }}
+),
+
+-- Only those that are new since the last build.
+transitions as (
+
+    select distinct
+        checkpoints.series_id,
+        checkpoints.extraction_id,
+        previous.extraction_id as from_extraction_id
+
+    from checkpoints
+    inner join checkpoints as previous
+        on
+            checkpoints.series_id = previous.series_id
+            and checkpoints.setting_id = previous.setting_id
+            and checkpoints.previous_checkpoint_id = previous.checkpoint_id
+    {% if is_incremental() -%}
+        anti join {{ this }} as known
+            on
+                checkpoints.extraction_id = known.extraction_id
+                and previous.extraction_id = known.from_extraction_id
+    {%- endif %}
 
 ),
 
 ranks as (
 
-    select
-        checkpoints.*,
-        ranks.component_kind,
-        ranks.resample,
-        ranks.contribution_ranks
-
-    from {{ ref('int_contribution_ranks') }} as ranks
-    inner join checkpoints using (extraction_id)
+    select * from {{ ref('int_contribution_ranks') }}
 
 ),
 
@@ -42,10 +59,8 @@ layer_draws as (
 pairs as (
 
     select
-        later.series_id,
-        later.setting_id,
-        earlier.checkpoint_id as from_checkpoint_id,
-        later.checkpoint_id as to_checkpoint_id,
+        transitions.extraction_id,
+        transitions.from_extraction_id,
         later.component_kind,
         later.resample,
         layer_draws.weights,
@@ -54,16 +69,15 @@ pairs as (
         unnest(later.contribution_ranks)::double as later_rank,
         unnest(range(len(later.contribution_ranks))) as place
 
-    from ranks as later
+    from transitions
+    inner join ranks as later on transitions.extraction_id = later.extraction_id
     inner join ranks as earlier
         on
-            later.series_id = earlier.series_id
-            and later.setting_id = earlier.setting_id
-            and later.previous_checkpoint_id = earlier.checkpoint_id
+            transitions.from_extraction_id = earlier.extraction_id
             and later.component_kind = earlier.component_kind
             and later.resample = earlier.resample
             and len(later.contribution_ranks) = len(earlier.contribution_ranks)
-    inner join layer_draws on later.series_id = layer_draws.series_id and later.resample = layer_draws.resample
+    inner join layer_draws on transitions.series_id = layer_draws.series_id and later.resample = layer_draws.resample
 
 ),
 
@@ -80,10 +94,8 @@ weighted as (
 sums as (
 
     select
-        series_id,
-        setting_id,
-        from_checkpoint_id,
-        to_checkpoint_id,
+        extraction_id,
+        from_extraction_id,
         component_kind,
         resample,
         sum(weight) as weight_sum,
@@ -102,10 +114,8 @@ sums as (
 final as (
 
     select
-        series_id,
-        setting_id,
-        from_checkpoint_id,
-        to_checkpoint_id,
+        extraction_id,
+        from_extraction_id,
         component_kind,
         resample,
         case

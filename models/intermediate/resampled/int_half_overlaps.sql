@@ -23,13 +23,17 @@ half_sets as (
 
     select
         checkpoints.measurement,
-        hash(
-            half_sets.theta, half_sets.resample_kind, half_sets.resample, half_sets.role, half_sets.relation_id
-        ) as set_hash,
-        half_sets.* exclude (extraction_id, tau_id)
+        masks.component_kind,
+        half_sets.* exclude (extraction_id, tau_id, members_a, members_b),
+        hash(component_kind, theta, resample_kind, resample, role, relation_id) as set_hash,
+        half_sets.members_a & masks.members as members_a,
+        half_sets.members_b & masks.members as members_b,
+        bit_count(half_sets.members_a & masks.members) as count_a,
+        bit_count(half_sets.members_b & masks.members) as count_b
 
     from {{ ref('int_half_sets') }} as half_sets
     inner join checkpoints using (extraction_id, tau_id)
+    inner join masks using (series_id)
     where
         half_sets.relation_id = ''
         or (half_sets.role in ('relation_answer', 'fact_answer') and half_sets.resample_kind = 'half')
@@ -74,21 +78,32 @@ compared as (
         pairs.checkpoint_id,
         pairs.beside,
         pairs.other_checkpoint_id,
-        masks.component_kind,
+        half_sets.component_kind,
         half_sets.role,
         half_sets.relation_id,
         half_sets.resample_kind,
         half_sets.resample,
-        bit_count(half_sets.members_a & others.members_b & masks.members)
-        / nullif(bit_count((half_sets.members_a | others.members_b) & masks.members), 0) as iou_ab,
-        bit_count(half_sets.members_b & others.members_a & masks.members)
-        / nullif(bit_count((half_sets.members_b | others.members_a) & masks.members), 0) as iou_ba
+        half_sets.count_a + others.count_b as count_ab,
+        half_sets.count_b + others.count_a as count_ba,
+        bit_count(half_sets.members_a & others.members_b) as shared_ab,
+        bit_count(half_sets.members_b & others.members_a) as shared_ba
 
     from half_sets
     inner join pairs using (measurement)
     inner join half_sets as others
         on pairs.other_measurement = others.measurement and half_sets.set_hash = others.set_hash
-    inner join masks on pairs.series_id = masks.series_id
+
+),
+
+-- A union has as many members as both sets, less those that they share.
+set_overlaps as (
+
+    select
+        *,
+        shared_ab / nullif(count_ab - shared_ab, 0) as iou_ab,
+        shared_ba / nullif(count_ba - shared_ba, 0) as iou_ba
+
+    from compared
 
 ),
 
@@ -112,7 +127,7 @@ final as (
         {{ stable_mean('iou_ba') }} as iou_ba,
         {{ stable_mean('(coalesce(iou_ab, iou_ba) + coalesce(iou_ba, iou_ab)) / 2') }} as iou
 
-    from compared
+    from set_overlaps
     group by all
 
 )

@@ -47,14 +47,17 @@ role_sets as (
 
     select
         checkpoints.measurement,
+        masks.component_kind,
         role_sets.role,
         role_sets.relation_id,
-        hash(role_sets.role, role_sets.relation_id) as set_hash,
+        hash(masks.component_kind, role_sets.role, role_sets.relation_id) as set_hash,
         role_sets.resample,
-        role_sets.members
+        role_sets.members & masks.members as members,
+        bit_count(role_sets.members & masks.members)::integer as member_count
 
     from {{ ref('int_resampled_role_sets') }} as role_sets
     inner join checkpoints using (extraction_id, tau_id)
+    inner join masks using (series_id)
     where
         role_sets.theta = {{ var('theta') }}
         and role_sets.resample_kind = 'bootstrap'
@@ -72,12 +75,15 @@ compared as (
         pairs.setting_id,
         pairs.tau_id,
         pairs.checkpoint_id,
+        role_sets.component_kind,
         role_sets.role,
         role_sets.relation_id,
         role_sets.resample,
-        role_sets.members,
-        of_reference.members as reference_members,
-        of_previous.members as previous_members
+        role_sets.member_count,
+        of_reference.member_count as reference_count,
+        of_previous.member_count as previous_count,
+        bit_count(role_sets.members & of_reference.members) as with_reference,
+        bit_count(role_sets.members & of_previous.members) as with_previous
 
     from role_sets
     inner join pairs using (measurement)
@@ -94,25 +100,23 @@ compared as (
 
 ),
 
+-- A union has as many members as both sets, less those that they share.
 final as (
 
     select
         series_id,
-        compared.setting_id,
-        compared.tau_id,
-        compared.checkpoint_id,
-        masks.component_kind,
-        compared.role,
-        compared.relation_id,
-        compared.resample,
-        bit_count(compared.members & masks.members)::integer as member_count,
-        bit_count(compared.members & compared.reference_members & masks.members)
-        / nullif(bit_count((compared.members | compared.reference_members) & masks.members), 0) as iou_reference,
-        bit_count(compared.members & compared.previous_members & masks.members)
-        / nullif(bit_count((compared.members | compared.previous_members) & masks.members), 0) as iou_previous
+        setting_id,
+        tau_id,
+        checkpoint_id,
+        component_kind,
+        role,
+        relation_id,
+        resample,
+        member_count,
+        with_reference / nullif(member_count + reference_count - with_reference, 0) as iou_reference,
+        with_previous / nullif(member_count + previous_count - with_previous, 0) as iou_previous
 
     from compared
-    inner join masks using (series_id)
 
 )
 
