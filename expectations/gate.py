@@ -3,7 +3,7 @@
 A gate returns what it found and decides nothing: whoever asked looks for results that are `fail`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from timecourse.expectations import (
     prompts,
     release,
 )
-from timecourse.expectations.rules import evaluate, holds
+from timecourse.expectations.rules import Rule, evaluate, holds
 
 _RAW_TABLES = {
     "checkpoint": checkpoint.RULES,
@@ -74,31 +74,26 @@ def gate_extraction(directory: Path) -> list[CheckResult]:
 
     Never raises for bad data: where a file is missing or cannot be read, that is the result.
     """
-    with duckdb.connect() as connection:
-        errors = {table: _register(connection, table, directory / f"{table}.parquet") for table in _RAW_TABLES}
-        if any(errors.values()):
-            return _unreadable(connection, errors)
-        connection.execute(_COMPONENTS)
-        checkpoint_id = _checkpoint_id(connection)
-        return [
-            result
-            for table, rules in _RAW_TABLES.items()
-            for result in evaluate(connection, table, rules, "raw", checkpoint_id)
-        ]
+    return _gate(dict.fromkeys(_RAW_TABLES, directory), _RAW_TABLES)
 
 
 def gate_ablation(directory: Path, extraction: Path) -> list[CheckResult]:
     """Judge what silencing components did: the two parquet files in `directory`, against the extraction's own."""
+    folders = dict.fromkeys(_RAW_TABLES, extraction) | dict.fromkeys(_ABLATION_TABLES, directory)
+    return _gate(folders, _ABLATION_TABLES)
+
+
+def _gate(folders: Mapping[str, Path], rules_of: Mapping[str, Sequence[Rule]]) -> list[CheckResult]:
+    """Judge tables by their rules, which may read every table of `folders`: table -> the folder that its file is in."""
     with duckdb.connect() as connection:
-        errors = {table: _register(connection, table, extraction / f"{table}.parquet") for table in _RAW_TABLES}
-        errors |= {table: _register(connection, table, directory / f"{table}.parquet") for table in _ABLATION_TABLES}
+        errors = {table: _register(connection, table, folder / f"{table}.parquet") for table, folder in folders.items()}
         if any(errors.values()):
             return _unreadable(connection, errors)
         connection.execute(_COMPONENTS)
         checkpoint_id = _checkpoint_id(connection)
         return [
             result
-            for table, rules in _ABLATION_TABLES.items()
+            for table, rules in rules_of.items()
             for result in evaluate(connection, table, rules, "raw", checkpoint_id)
         ]
 

@@ -154,6 +154,11 @@ def _causal(query: Tensor, key: Tensor) -> Tensor:
     return torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()[None, None]
 
 
+def layers_of(network: "nn.Module", family: Family) -> "list[nn.Module]":
+    """The blocks, bottom to top."""
+    return list(network.get_submodule(family.layers).children())
+
+
 @contextmanager
 def reading_layers(
     model: "nn.Module", family: Family, receive: Callable[[int, LayerActivations], None]
@@ -163,7 +168,7 @@ def reading_layers(
     Raises UserError where a layer lets a position attend to later ones.
     """
     with ExitStack() as hooks:
-        for index, layer in enumerate(model.get_submodule(family.layers).children()):
+        for index, layer in enumerate(layers_of(model, family)):
             reader = _LayerReader(model.config, family, layer, partial(receive, index))
             for handle in reader.hooks():
                 hooks.callback(handle.remove)

@@ -8,7 +8,7 @@ writes around them is template too; its special tokens are special, but for one 
 """
 
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -205,3 +205,13 @@ def answer_candidates(prompts: Sequence[Prompt]) -> dict[tuple[str, int], list[i
         for index, position in enumerate(prompt.answer_positions):
             found.setdefault((prompt.relation.relation_id, index), set()).add(prompt.token_ids[position])
     return {key: sorted(ids) for key, ids in found.items()}
+
+
+def batches_of_one_length(prompts: Sequence[Prompt], batch_size: int) -> Iterator[list[Prompt]]:
+    """Prompts of as many tokens, up to `batch_size` at once; the shortest first."""
+    by_length: dict[int, list[Prompt]] = {}
+    for prompt in prompts:
+        by_length.setdefault(len(prompt.token_ids), []).append(prompt)
+    for _, alike in sorted(by_length.items()):
+        for start in range(0, len(alike), batch_size):
+            yield alike[start : start + batch_size]

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from simulations.lakes import Array, Checkpoint, Facts, Series, fill_raw
 from simulations.warehouse import build, build_from_raw, fill, report
-from timecourse.extract.ablation_sets import image, permutations
+from timecourse.extract.ablations.sets import image, permutations
 from timecourse.extract.raw import ABLATION_TABLES
 from timecourse.resampling import draw_resamples
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.extract import planted_model
-from timecourse.extract import ablation_job
+from timecourse.extract.ablations import job
 from timecourse.lake import Lake
 
 
@@ -136,8 +136,8 @@ def test_an_interrupted_ablation_goes_on(ablated, released, tmp_path, run, monke
     """Killed between two parts, it does not score the first again, and ends with the same rows."""
     lake = tmp_path / "lake"
     shutil.copytree(released[0], lake, symlinks=True)
-    monkeypatch.setattr(ablation_job, "PAIRS_PER_PART", 500)
-    score, scored = ablation_job.score, []
+    monkeypatch.setattr(job, "PAIRS_PER_PART", 500)
+    score, scored = job.score, []
 
     def counting(model, prompts, sets, pairs, method, **how):
         if method != "zero":  # by which the costs are estimated
@@ -146,11 +146,11 @@ def test_an_interrupted_ablation_goes_on(ablated, released, tmp_path, run, monke
             raise KeyboardInterrupt
         return score(model, prompts, sets, pairs, method, **how)
 
-    monkeypatch.setattr(ablation_job, "score", counting)
+    monkeypatch.setattr(job, "score", counting)
     assert run("ablate", "--lake", lake, "--checkpoints", "last", *released[1]).returncode == 130
     assert Lake(lake).ablations() == []
     assert len(list(lake.glob(".unfinished/*/*.parquet"))) == 2
-    monkeypatch.setattr(ablation_job, "score", score)
+    monkeypatch.setattr(job, "score", score)
     done = run("ablate", "--lake", lake, "--checkpoints", "last", *released[1])
     assert done.returncode == 0, done.stderr
     assert not list(lake.glob(".unfinished/*"))

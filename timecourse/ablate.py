@@ -23,7 +23,7 @@ from timecourse.refresh import progress_bar
 from timecourse.release import raise_if_failed
 
 if TYPE_CHECKING:
-    from timecourse.extract.ablation_job import AblationRequest
+    from timecourse.extract.ablations.job import AblationRequest
     from timecourse.extract.job import Machine
 
 PLACES = ("first", "middle", "last")
@@ -53,7 +53,7 @@ def ablate(settings: Settings, console: Console) -> list[str]:
     fetched or measured; GateError for data that failed their gate. What was committed before stays.
     """
     from timecourse.expectations.gate import gate_ablation
-    from timecourse.extract.ablation_job import ablate as ablate_checkpoint
+    from timecourse.extract.ablations.job import ablate as ablate_checkpoint
     from timecourse.extract.job import Machine
 
     lake = Lake(settings.lake.directory)
@@ -121,7 +121,7 @@ def _chosen(extracted: Sequence[ExtractionRequest], names: Sequence[str], series
 
 def _request(release: Path, extraction: ExtractionRequest, settings: Settings) -> "AblationRequest":
     """What is to be silenced at one checkpoint. Raises UserError where the release does not hold its roles."""
-    from timecourse.extract.ablation_job import AblationRequest, RoleSet
+    from timecourse.extract.ablations.job import AblationRequest, RoleSet
 
     wanted, tau_id = settings.ablation, extraction.settings.taus[0]
     key = [extraction.series_id, extraction.setting_id]
@@ -155,7 +155,7 @@ def _request(release: Path, extraction: ExtractionRequest, settings: Settings) -
 
 def _costs(planned: Sequence[_Planned], machine: "Machine") -> str:
     """How much there is to do, and about how long it takes, by a few runs of the first checkpoint's model."""
-    from timecourse.extract.ablation_job import seconds_per_run
+    from timecourse.extract.ablations.job import seconds_per_run
 
     runs = sum(one.request.run_count for one in planned)
     minutes = runs * seconds_per_run(planned[0].request, machine) / 60

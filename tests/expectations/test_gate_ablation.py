@@ -10,7 +10,7 @@ import pytest
 from tests.extract.planted_model import save_planted_checkpoint, save_planted_facts
 from timecourse.expectations import ablation_sets, ablations
 from timecourse.expectations.gate import gate_ablation
-from timecourse.extract.ablation_job import AblationRequest, RoleSet, ablate
+from timecourse.extract.ablations.job import AblationRequest, RoleSet, ablate
 from timecourse.extract.checkpoints.directory import find_checkpoints
 from timecourse.extract.facts import load_relations
 from timecourse.extract.identity import ExtractionRequest, MeasurementSettings

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timecourse.extract.ablation_sets import AblationSet, image, permutations
+from timecourse.extract.ablations.sets import AblationSet, image, permutations
 
 
 def by_layer(components, heads):

@@ -29,15 +29,11 @@ from tests.extract.planted_model import (
     written_at,
 )
 from timecourse.errors import UserError
-from timecourse.extract.ablation_sets import AblationSet
-from timecourse.extract.ablations import (
-    DONORS_PER_ROLE,
-    Replacements,
-    collect_replacements,
-    method_name,
-    score,
-    silencing,
-)
+from timecourse.extract.ablations import replacements as replacing
+from timecourse.extract.ablations.replacements import DONORS_PER_ROLE, Replacements, collect_replacements
+from timecourse.extract.ablations.scoring import method_name, score
+from timecourse.extract.ablations.sets import AblationSet
+from timecourse.extract.ablations.silencing import silencing
 from timecourse.extract.activations import unread_attention
 from timecourse.extract.checkpoints.directory import find_checkpoints
 from timecourse.extract.contributions import value_outputs
@@ -667,9 +663,7 @@ def test_donors_are_uniform(mechanism):
 
 
 def collect_donors(mechanism, seed):
-    from timecourse.extract import ablations
-
-    return ablations._draw_donors(mechanism.prompts, seed)
+    return replacing._draw_donors(mechanism.prompts, seed)
 
 
 def test_a_role_without_a_donor_of_another_fact_takes_a_template_position(mechanism, mechanism_replacements):

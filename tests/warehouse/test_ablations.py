@@ -173,7 +173,7 @@ def expected_role_effects(twin: Twin) -> dict[Key, Row]:
                     excess = effect - random_mean
                     excesses = [own[fact][0] - fmean(scored[fact][0] for scored in complete) for fact in own]
                     errors = (spread(excesses), spread(drawn))
-                    whole = None if None in errors else 1.959963984540054 * math.hypot(*errors)  # type: ignore[arg-type]
+                    whole = None if None in errors else 1.959963984540054 * math.hypot(*errors)
                     row |= {
                         "random_mean": random_mean,
                         "random_low": min(drawn),

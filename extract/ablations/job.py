@@ -24,8 +24,10 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from timecourse.extract.ablation_sets import AblationSet, image, permutations
-from timecourse.extract.ablations import Method, PostNorm, Replacements, collect_replacements, method_name, score
+from timecourse.extract.ablations.replacements import Replacements, collect_replacements
+from timecourse.extract.ablations.scoring import Method, method_name, score
+from timecourse.extract.ablations.sets import AblationSet, SetKind, image, permutations
+from timecourse.extract.ablations.silencing import PostNorm
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.job import Machine, loaded, prompts_of
 from timecourse.extract.raw import ABLATION_TABLES, write_table
@@ -102,8 +104,8 @@ class AblationRequest:
         for one in self.role_sets:
             own = tuple(sorted(number_of[name] for name in one.components))
             for index, components in [(None, own), *((index, image(own, each)) for index, each in enumerate(drawn))]:
-                kind = "role" if index is None else "random"
-                sets.append(AblationSet(len(sets), kind, one.role, one.relation_id, one.half, index, components))  # type: ignore[arg-type]  # a str where a Literal is meant
+                kind: SetKind = "role" if index is None else "random"
+                sets.append(AblationSet(len(sets), kind, one.role, one.relation_id, one.half, index, components))
         for number in number_of.values():
             sets.append(AblationSet(len(sets), "single", None, None, None, None, (number,)))
         return sets
