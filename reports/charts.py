@@ -30,6 +30,24 @@ CSS_COLOURS = ROLE_COLOURS | METRIC_COLOURS | KIND_COLOURS | {"all": "#1f2428"}
 SEQUENTIAL = ["#f4f7f9", "#1d3f4f"]
 """Ends of the scale of heat maps: light is little."""
 
+DARK_COLOURS = {
+    "#ffffff": "#15191c",
+    "#1f2428": "#e6e9ec",
+    "#24292e": "#e6e9ec",
+    "#454c52": "#b9c0c7",
+    "#6a7177": "#9aa1a8",
+    "#8a8f94": "#a3abb2",
+    "#9aa1a8": "#6b737b",
+    "#c4c9ce": "#555d64",
+    "#e8ebee": "#2a3035",
+    "#f4f7f9": "#1d2327",
+    "#1d3f4f": "#8fc1d6",
+    "#6fa3b5": "#4f8296",
+    "#9a6a2f": "#d6a461",
+    "#0072b2": "#3f9fdc",
+}
+"""What stands in the place of a colour on a dark page; every other colour is seen on both."""
+
 METRIC_LABELS = {"top1": "top-1", "top10": "top-10", "all_tokens": "all answer tokens top-1"}
 
 _CONFIG: dict[str, Any] = {

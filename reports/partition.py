@@ -1,8 +1,11 @@
 """What one report is about: one series measured with one setting and one tau, read from the marts of a release."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from textwrap import dedent
 from typing import Any
 
 import duckdb
@@ -26,6 +29,16 @@ class Partition:
     tau_id: str
     release: str
     connection: duckdb.DuckDBPyConnection
+    views: Mapping[str, str]
+    """What stands in front of the marts: name -> query over the release's tables."""
+
+    def standalone(self, sql: str) -> str:
+        """A query over the marts of this partition as one over the release, ready for `timecourse sql`."""
+        needed = {name for name in self.views if re.search(rf"\b{re.escape(name)}\b", sql)}
+        if "checkpoints" in needed:
+            needed.add("dim_checkpoints")
+        with_clause = ",\n".join(f"{_name(name)} as ({view})" for name, view in self.views.items() if name in needed)
+        return f"with {with_clause}\n{_dedent(sql)}" if with_clause else _dedent(sql)
 
     def rows(self, sql: str) -> list[Row]:
         """The rows of a query over the marts, in its order."""
@@ -140,20 +153,28 @@ def open_partition(connection: duckdb.DuckDBPyConnection, key: tuple[str, str, s
     """
     database = connection.execute("select current_database()").fetchall()[0][0]
     columns = connection.execute(
-        "select table_name, list(column_name) from duckdb_columns() where database_name = ? group by table_name",
+        "select table_name, list(column_name) from duckdb_columns() where database_name = ? group by all order by all",
         [database],
     ).fetchall()
+    views = {}
     for table, names in columns:
         held = [(name, value) for name, value in zip(KEYS, key, strict=True) if name in names]
         condition = " and ".join(f"{name} = {_literal(value)}" for name, value in held) or "true"
+        views[table] = f"from main.{_name(table)} where {condition}"
         connection.execute(
             f"create temp view {_name(table)} as from {_name(database)}.main.{_name(table)} where {condition}"
         )
-    connection.execute(
-        """create temp view checkpoints as
-        select checkpoint_id, checkpoint_index, checkpoint_name, step, is_reference from dim_checkpoints"""
+    views["checkpoints"] = (
+        "select checkpoint_id, checkpoint_index, checkpoint_name, step, is_reference from dim_checkpoints"
     )
-    return Partition(*key, release, connection)
+    connection.execute(f"create temp view checkpoints as {views['checkpoints']}")
+    return Partition(*key, release, connection, views)
+
+
+def _dedent(sql: str) -> str:
+    """A query without the indentation that it has in the code."""
+    first, *others = sql.strip().splitlines()
+    return "\n".join([first, *dedent("\n".join(others)).splitlines()])
 
 
 def _literal(value: str) -> str:

@@ -9,7 +9,8 @@ from altair.utils.schemapi import debug_mode
 from slugify import slugify
 
 from timecourse.errors import UserError
-from timecourse.reports import (
+from timecourse.reports.page import DICTIONARY, drawn, write_assets, write_dictionary, write_index, write_page
+from timecourse.reports.pages import (
     causal,
     components,
     data_quality,
@@ -19,7 +20,6 @@ from timecourse.reports import (
     stability,
     transitions,
 )
-from timecourse.reports.page import DICTIONARY, write_assets, write_dictionary, write_index, write_page
 from timecourse.reports.partition import Partition, list_partitions, open_partition
 
 PAGES = (overview, knowledge, roles, stability, transitions, components, causal, data_quality)
@@ -34,13 +34,8 @@ def render_site(warehouse: Path, output: Path, release: str | None = None) -> li
     the warehouse, it has a page at the root. Raises UserError where the warehouse is
     missing or holds no series.
     """
-    if not warehouse.is_file():
-        raise UserError(f"there is no warehouse at {warehouse}: build a release first")
+    keys = _keys(warehouse)
     name = release or warehouse.resolve().parent.name
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
-        keys = list_partitions(connection)
-    if not keys:
-        raise UserError(f"{warehouse} holds no series: extract a checkpoint first")
     output.mkdir(parents=True, exist_ok=True)
     written = write_assets(output / "assets")
     dictionary = warehouse.parent / "dictionary.json"
@@ -73,6 +68,38 @@ def _render_partition(
         for page in PAGES:
             written += write_page(page.build(partition), partition, folder, root, navigation)
     return partition, written
+
+
+def render_figures(warehouse: Path, output: Path) -> list[Path]:
+    """Write every chart of a release as an SVG file, for a manuscript; returns the files written.
+
+    They are named <page>-<figure>.svg, in a folder per report where the release holds several. Charts that follow a
+    control show its default. Raises UserError as `render_site` does.
+    """
+    keys = _keys(warehouse)
+    written = []
+    for key in keys:
+        folder = output if len(keys) == 1 else output / _folder_name(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        with duckdb.connect(str(warehouse), read_only=True) as connection, debug_mode(False):
+            partition = open_partition(connection, key, warehouse.resolve().parent.name)
+            for page in PAGES:
+                for figure in page.build(partition).figures:
+                    if figure.specification:
+                        path = folder / f"{page.SLUG}-{figure.figure_id}.svg"
+                        path.write_text(drawn(figure.specification), encoding="utf-8")
+                        written.append(path)
+    return written
+
+
+def _keys(warehouse: Path) -> list[tuple[str, str, str]]:
+    if not warehouse.is_file():
+        raise UserError(f"there is no warehouse at {warehouse}: build a release first")
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        keys = list_partitions(connection)
+    if not keys:
+        raise UserError(f"{warehouse} holds no series: extract a checkpoint first")
+    return keys
 
 
 def _folder_name(key: tuple[str, str, str]) -> str:

@@ -318,10 +318,17 @@ def report(
     settings: SettingsFile = None,
     lake: LakeDirectory = None,
     output: Annotated[Path, typer.Option(help="Folder to write the report to.")] = Path("report"),
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder to write every chart to, as SVG, instead of the report.")
+    ] = None,
 ) -> None:
-    """Render the report of the current release into a folder of its own."""
-    from timecourse.release import render_report
+    """Render the report of the current release into a folder of its own, or its charts for a manuscript."""
+    from timecourse.release import render_report, write_figures
 
+    if figures is not None:
+        count = len(write_figures(_lake(context), figures))
+        console.print(f"{count} figures: {escape(str(figures))}")
+        return
     render_report(_lake(context), output)
     console.print(f"report: {escape(str(output / 'index.html'))}")
 

@@ -111,6 +111,19 @@ def render_report(lake: Lake, output: Path) -> None:
     render_site(release / "warehouse.duckdb", output)
 
 
+def write_figures(lake: Lake, output: Path) -> list[Path]:
+    """Write the charts of the current release's report into `output` as SVG files; returns them.
+
+    Raises UserError where `output` holds something else than charts.
+    """
+    from timecourse.reports.site import render_figures
+
+    release = lake.current_release()
+    if output.exists() and any(path.is_file() and path.suffix != ".svg" for path in output.iterdir()):
+        raise UserError(f"the folder {str(output)!r} holds something else than charts; name an empty one")
+    return render_figures(release / "warehouse.duckdb", output)
+
+
 def raise_if_failed(what: str, checks: Sequence[CheckResult]) -> None:
     """Raise GateError, with the failed checks, when one of severity `fail` failed."""
     if failed := [check for check in checks if check.result == "fail"]:

@@ -8,7 +8,37 @@
   };
   const axes = parsed("x-axes");
   const axisSwitch = document.querySelector("[data-axis-switch]");
-  const drawn = new Map(); // chart element -> { view, columns }
+  const drawn = new Map(); // chart element -> { view, finalize, columns, width }
+
+  // The theme that the reader chose, else the system's. Storage may be refused to pages from files.
+  const root = document.documentElement;
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const themeSwitch = document.getElementById("theme");
+  const stored = (value) => {
+    try {
+      if (value !== undefined) localStorage.setItem("timecourse-theme", value);
+      return localStorage.getItem("timecourse-theme") || "";
+    } catch {
+      return value || "";
+    }
+  };
+  const setTheme = (value) => {
+    if (value) root.dataset.theme = value;
+    else delete root.dataset.theme;
+    themeSwitch.value = value;
+  };
+  setTheme(stored());
+  const isDark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
+
+  // Colours of the specification, and nothing of its data, as they are on a dark page.
+  const dark = parsed("dark-colours");
+  const darken = (node) => {
+    Object.keys(node).filter((key) => key !== "datasets" && key !== "data").forEach((key) => {
+      const value = node[key];
+      if (typeof value === "string") node[key] = dark[value] || value;
+      else if (value && typeof value === "object") darken(value);
+    });
+  };
 
   // Every x encoding over training has a field x_<mode> (the other end of an interval: from_x_<mode>).
   const setAxis = (node, mode) => {
@@ -32,6 +62,7 @@
   const draw = async (element) => {
     const spec = parsed(element.dataset.chart);
     if (axes && axisSwitch) setAxis(spec, axisSwitch.value);
+    if (isDark()) darken(spec);
     const columns = spec.facet && spec.columns ? fitColumns(spec, element.clientWidth) : 0;
     const before = drawn.get(element);
     if (before) before.finalize();
@@ -43,22 +74,24 @@
       defaultStyle: false,
       tooltip: { disableDefaultStyle: true },
     });
-    drawn.set(element, { finalize: () => result.finalize(), columns, width: element.clientWidth });
+    drawn.set(element, { view: result.view, finalize: () => result.finalize(), columns, width: element.clientWidth });
     element.dataset.state = "drawn";
   };
 
   const charts = [...document.querySelectorAll("[data-chart]")];
   const drawAll = async () => {
     for (const element of charts) await draw(element).catch((error) => console.error(String(error)));
-    document.documentElement.dataset.charts = "drawn";
+    root.dataset.drawn = isDark() ? "dark" : "light";
+    root.dataset.charts = "drawn";
+  };
+  const drawAgain = () => {
+    delete root.dataset.charts;
+    return drawAll();
   };
   if (window.vegaEmbed) {
     drawAll();
     if (axisSwitch) {
-      axisSwitch.addEventListener("input", () => {
-        delete document.documentElement.dataset.charts;
-        drawAll();
-      });
+      axisSwitch.addEventListener("input", drawAgain);
     }
     let waiting = 0; // charts of one panel follow the width by themselves; small multiples are laid out anew
     window.addEventListener("resize", () => {
@@ -69,6 +102,29 @@
       }, 200);
     });
   }
+
+  const followTheme = () => {
+    if (window.vegaEmbed && charts.length) drawAgain();
+  };
+  system.addEventListener("change", followTheme);
+  themeSwitch.addEventListener("input", () => {
+    setTheme(stored(themeSwitch.value));
+    followTheme();
+  });
+
+  document.querySelectorAll("button[data-save]").forEach((button) => {
+    button.addEventListener("click", async () => {
+      const view = drawn.get(document.querySelector(`[data-chart="${CSS.escape(button.dataset.of)}"]`))?.view;
+      if (!view) return;
+      const kind = button.dataset.save;
+      const link = document.createElement("a");
+      link.download = `${button.dataset.of.replace(/-chart$/, "")}.${kind}`;
+      link.href = kind === "png"
+        ? await view.toImageURL("png", 2)
+        : URL.createObjectURL(new Blob([await view.toSVG()], { type: "image/svg+xml" }));
+      link.click();
+    });
+  });
 
   document.querySelectorAll("table[data-filter-control]").forEach((table) => {
     const control = document.getElementById(table.dataset.filterControl);

@@ -1,10 +1,12 @@
-"""Checkpoints measured once for the tests of this room."""
+"""Checkpoints measured once, and the planted model, for the tests of this room."""
 
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from tests.extract.planted_model import Planted, planted
+from timecourse.extract.ablations.replacements import Replacements, collect_replacements
 from timecourse.extract.checkpoints.directory import find_checkpoints
 from timecourse.extract.facts import load_relations
 from timecourse.extract.identity import ExtractionRequest, MeasurementSettings
@@ -26,3 +28,13 @@ def golden_extractions(golden: Path, tmp_path_factory: pytest.TempPathFactory) -
             for file in directory.glob("*.parquet")
         }
     return tables
+
+
+@pytest.fixture(scope="session")
+def mechanism() -> Planted:
+    return planted()
+
+
+@pytest.fixture(scope="session")
+def mechanism_replacements(mechanism: Planted) -> Replacements:
+    return collect_replacements(mechanism.model, mechanism.prompts)

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from timecourse.reports import causal
+from timecourse.reports.pages import causal
 from timecourse.reports.page import write_page
 from timecourse.reports.partition import list_partitions, open_partition
 

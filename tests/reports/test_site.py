@@ -12,7 +12,8 @@ import pytest
 
 from timecourse.errors import UserError
 from timecourse.reports.charts import training_axis
-from timecourse.reports.page import TABLE_ROW_LIMIT, Column, Table, embed_json
+from timecourse.reports.blocks import TABLE_ROW_LIMIT, Column, Table
+from timecourse.reports.page import embed_json
 from timecourse.reports.partition import list_partitions, open_partition
 from timecourse.reports.site import render_site
 
@@ -560,7 +561,7 @@ def test_pages_stay_small_for_a_large_model(small_release: Path, tmp_path: Path)
 def test_long_tables_show_their_beginning_and_keep_the_rest(tmp_path: Path) -> None:
     table = Table("numbers", [Column("number", "Number", "count")], [{"number": number} for number in range(1000)])
     assert len(table.shown) == TABLE_ROW_LIMIT
-    table.write_csv(tmp_path / "numbers.csv")
+    table.write(tmp_path)
     assert len((tmp_path / "numbers.csv").read_text(encoding="utf-8").splitlines()) == 1001
 
 

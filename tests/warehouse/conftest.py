@@ -1,5 +1,6 @@
 """Builds that several tests look at; each is made once."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from tests.warehouse.drawn_lake import DrawnLake, build_drawn_lake
 from tests.warehouse.learning_lake import Course, commit_courses
 from tests.warehouse.random_lake import PARTITIONS, THETA, commit_random_lake
 from tests.warehouse.raw_lake import commit_golden
@@ -71,3 +73,9 @@ def random_lake(tmp_path_factory: pytest.TempPathFactory) -> RandomLake:
     courses = commit_courses(lake)
     result = build_warehouse(lake, theta=THETA, complete_series=[PARTITIONS[0].series_id])
     return RandomLake(result, twins, courses)
+
+
+@pytest.fixture(scope="session")
+def drawn_lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DrawnLake]:
+    with duckdb.connect() as connection:
+        yield build_drawn_lake(tmp_path_factory.mktemp("draws"), connection)

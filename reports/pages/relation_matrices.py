@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.page import Block, Column, Control, Controls, Figure, Table, place_columns
+from timecourse.reports.blocks import Block, Column, Control, Controls, Figure, Table, place_columns
 from timecourse.reports.partition import Partition, Row
 
 _CHECKPOINT, _LIMITS = "matrix_checkpoint", "matrix_limits"

@@ -5,7 +5,7 @@ import json
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.page import Cards, Column, Figure, Page, Prose, Table, place_columns, source_line
+from timecourse.reports.blocks import Cards, Column, Figure, Page, Prose, Table, place_columns, source_line
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "data-quality", "Data quality"

@@ -3,8 +3,8 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.overview import role_count_rows
-from timecourse.reports.page import Column, Control, Figure, Page, Prose, Table, place_columns, source_line
+from timecourse.reports.blocks import Column, Control, Figure, Page, Prose, Table, place_columns, source_line
+from timecourse.reports.pages.overview import role_count_rows
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "roles", "Roles"

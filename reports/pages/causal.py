@@ -6,9 +6,9 @@ import altair as alt
 from markupsafe import Markup
 
 from timecourse.reports import charts, wording
-from timecourse.reports.page import Block, Column, Control, Controls, Figure, Page, Prose, Table, place_columns
+from timecourse.reports.blocks import Block, Column, Control, Controls, Figure, Page, Prose, Table, place_columns
+from timecourse.reports.pages.relation_matrices import matrices
 from timecourse.reports.partition import Partition, Row
-from timecourse.reports.relation_matrices import matrices
 
 SLUG, TITLE = "causal", "Causal"
 

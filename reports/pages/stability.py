@@ -3,7 +3,7 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.page import Column, Control, Controls, Figure, Page, Prose, Table, place_columns, source_line
+from timecourse.reports.blocks import Column, Control, Controls, Figure, Page, Prose, Table, place_columns, source_line
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "stability", "Stability"

@@ -3,7 +3,8 @@
 from typing import Any
 
 from timecourse.reports import charts, wording
-from timecourse.reports.page import Column, ComponentMap, Figure, Page, Prose, Table, embed_json, source_line
+from timecourse.reports.blocks import Column, ComponentMap, Figure, Page, Prose, Table, source_line
+from timecourse.reports.page import embed_json
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "components", "Components"

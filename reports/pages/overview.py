@@ -3,7 +3,7 @@
 from markupsafe import Markup
 
 from timecourse.reports import charts, wording
-from timecourse.reports.page import Cards, Column, Figure, Page, Prose, Table, Terms, place_columns, source_line
+from timecourse.reports.blocks import Cards, Column, Figure, Page, Prose, Table, Terms, place_columns, source_line
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "index", "Overview"
