@@ -112,8 +112,9 @@ def build(lake: Path, memory_gb: float) -> Result:
     nodes: list[Any] = []
 
     def recording(*arguments: Any) -> list[Any]:
-        nodes.extend(run_dbt(*arguments))
-        return nodes
+        found: list[Any] = run_dbt(*arguments)
+        nodes.extend(found)
+        return found
 
     timecourse.build._run_dbt = recording
     start, start_of_processor = time.perf_counter(), time.process_time()

@@ -3,7 +3,8 @@
     config(
         materialized='incremental',
         incremental_strategy='replace_extractions',
-        on_schema_change='fail'
+        on_schema_change='fail',
+        tags='by_extraction'
     )
 }}
 

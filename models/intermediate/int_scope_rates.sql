@@ -2,7 +2,8 @@
     config(
         materialized='incremental',
         incremental_strategy='replace_extractions',
-        on_schema_change='fail'
+        on_schema_change='fail',
+        tags='by_extraction'
     )
 }}
 

@@ -36,16 +36,32 @@ active_counts as (
         checkpoints.setting_id,
         tau_id,
         checkpoints.checkpoint_id,
-        count_if(peaks.component_kind = 'head') as head_count,
-        count_if(peaks.component_kind = 'ffn') as ffn_count,
-        count_if(
-            peaks.component_kind = 'ffn'
-            and (thresholds.ffn_rate <= thresholds.head_rate or peaks.peak > thresholds.tau_ffn)
-        ) as matched_ffn_count
+        sum(rates.active_count) filter (where components.component_kind = 'head') as head_count,
+        sum(rates.active_count) filter (where components.component_kind = 'ffn') as ffn_count
+
+    from {{ ref('int_scope_rates') }} as rates
+    inner join checkpoints using (extraction_id, tau_id)
+    inner join components using (series_id, component_id)
+    where rates.scope_kind = 'all'
+    group by all
+
+),
+
+matched_counts as (
+
+    select
+        checkpoints.series_id,
+        checkpoints.setting_id,
+        tau_id,
+        checkpoints.checkpoint_id,
+        count(*) as matched_ffn_count
 
     from {{ ref('int_component_peaks') }} as peaks
     inner join checkpoints using (extraction_id, tau_id)
     inner join thresholds using (series_id, setting_id, tau_id)
+    where
+        peaks.component_kind = 'ffn'
+        and (thresholds.ffn_rate <= thresholds.head_rate or peaks.peak > thresholds.tau_ffn)
     group by all
 
 ),
@@ -76,11 +92,12 @@ compared as (
         checkpoint_id,
         unnest(['common_tau', 'matched_rate']) as comparison,
         coalesce(active_counts.head_count, 0) / cell_counts.head_cell_count as head_rate,
-        unnest([coalesce(active_counts.ffn_count, 0), coalesce(active_counts.matched_ffn_count, 0)])
+        unnest([coalesce(active_counts.ffn_count, 0), coalesce(matched_counts.matched_ffn_count, 0)])
         / cell_counts.ffn_cell_count as ffn_rate
 
     from cell_counts
     left join active_counts using (series_id, setting_id, tau_id, checkpoint_id)
+    left join matched_counts using (series_id, setting_id, tau_id, checkpoint_id)
 
 ),
 

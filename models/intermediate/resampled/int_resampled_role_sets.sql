@@ -3,6 +3,7 @@
         materialized='incremental',
         incremental_strategy='replace_extractions',
         on_schema_change='fail',
+        tags='by_extraction',
         post_hook='{{ drop_batches() }}'
     )
 }}
