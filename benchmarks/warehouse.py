@@ -60,7 +60,7 @@ def _measure(lake: Path, count: int, memory_gb: float) -> Result:
     write_lake(lake, count)
     generation = time.perf_counter() - start
     full = _alone(build, lake, memory_gb)
-    activity = _activity(lake, full.pop("activity_sql"))
+    activity = _activity(lake, sql) if (sql := full.pop("activity_sql")) else None
     commit_next(lake)
     refresh = _alone(build, lake, memory_gb)
     del refresh["activity_sql"]
@@ -142,15 +142,21 @@ def build(lake: Path, memory_gb: float) -> Result:
 
 def _seconds(nodes: list[Any], kind: str) -> dict[str, float]:
     """Seconds by model or test, the slowest first."""
-    spent = [(node.execution_time, node.node.name) for node in nodes if node.node.resource_type == kind]
-    return {name: seconds for seconds, name in sorted(spent, reverse=True)}
+    spent: Counter[str] = Counter()
+    for node in nodes:
+        if node.node.resource_type == kind:
+            spent[node.node.name] += node.execution_time
+    return dict(spent.most_common())
 
 
 def _activity_sql(nodes: list[Any]) -> list[tuple[str, str, str]]:
     """Name, kind and compiled SQL of the activity tables' last model and of all it is made from, in the build's order.
 
-    What is no activity, such as which checkpoints there are, comes along: it is small.
+    What is no activity, such as which checkpoints there are, comes along: it is small. Nothing where the lake was read
+    in batches: no statement reads all of it then.
     """
+    if sum(node.node.name == RATES for node in nodes if node.node.resource_type == "model") > 1:
+        return []
     models = {node.node.unique_id: node.node for node in nodes if node.node.resource_type == "model"}
     wanted = {key for key, model in models.items() if model.name == RATES}
     for key in reversed(list(models)):

@@ -25,8 +25,15 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "flag": lambda value: wording.NOT_AVAILABLE if value is None else "yes" if value else "no",
     "role": lambda value: wording.NOT_AVAILABLE if value is None else wording.ROLE_LABELS.get(value, value),
     "kind": lambda value: wording.KIND_NOUNS[value][0],
+    "kind_or_all": lambda value: "whole model" if value == "all" else wording.KIND_NOUNS[value][0],
+    "pair": lambda value: wording.PAIR_LABELS[value],
+    "statistic": lambda value: wording.STATISTIC_LABELS[value],
+    "metric": lambda value: charts.METRIC_LABELS.get(value, value),
     "hash": wording.short_hash,
     "code": lambda value: wording.NOT_AVAILABLE if value is None else str(value),
+    "json_rows": wording.json_rows,
+    "status": lambda value: wording.STATUS_LABELS[value],
+    "verdict": lambda value: wording.VERDICT_LABELS[value],
 }
 _NUMBERS = {"count", "percent", "decimal", "rank", "scientific"}
 
@@ -52,7 +59,7 @@ class Column:
         """How a cell with this text is set: numbers right-aligned, long text wrapped, short text on one line."""
         if self.is_number:
             return "number"
-        return " ".join(["code"] * (self.kind == "code") + ["long"] * (len(text) > 32))
+        return " ".join(["code"] * (self.kind in ("code", "json_rows")) + ["long"] * (len(text) > 32))
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,8 @@ class Figure:
     `title` says what is found where the data says it clearly, else what is shown. `specification` is a Vega-Lite
     specification, or None where a table stands alone or there is nothing to draw; `empty` then says in words why.
     `caption` says what is seen, in numbers of the data; it is the chart's text description too. `query`: the SQL that
-    gives the rows of the table on the release (Partition.standalone).
+    gives the rows of the table on the release (Partition.standalone). `other_queries`: what else the chart draws or the
+    numbers follow from, each with what it gives.
     """
 
     figure_id: str
@@ -130,6 +138,7 @@ class Figure:
     is_half: bool = False
     is_table_open: bool = False
     query: str | None = None
+    other_queries: Sequence[tuple[str, str]] = ()
     template: ClassVar[str] = "figure.html.j2"
 
 
@@ -145,16 +154,20 @@ class Prose:
 
 @dataclass(frozen=True)
 class Terms:
-    """A list of terms and what each is."""
+    """A list of terms and what each is. `queries`: SQL that gives each, in their order; empty where none is needed."""
 
     heading: str
     items: Sequence[tuple[str, str]]
+    queries: Sequence[str] = ()
     template: ClassVar[str] = "terms.html.j2"
 
 
 @dataclass(frozen=True)
 class Cards:
-    """Headline numbers: (label, number, explanation with its n). `queries`: SQL that gives each, in their order."""
+    """Headline numbers: (label, number, explanation with its n). `queries`: SQL that gives each, in their order.
+
+    An empty one: the release holds nothing to ask.
+    """
 
     heading: str
     items: Sequence[tuple[str, str, str]]
@@ -175,7 +188,59 @@ class ComponentMap:
     template: ClassVar[str] = "component_map.html.j2"
 
 
-Block = Controls | Figure | Prose | Terms | Cards | ComponentMap
+@dataclass(frozen=True)
+class Download:
+    """A table of the report and where it stands: the page and the figure."""
+
+    page_slug: str
+    page_title: str
+    figure_id: str
+    figure_title: str
+    name: str
+    row_count: int
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """Every table of the report in one list, with its files, and what else the release's folder holds."""
+
+    items: Sequence[Download]
+    release: str
+    has_dictionary: bool
+    template: ClassVar[str] = "downloads.html.j2"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A table or model in the picture of where tables come from, and the numbers of those that it reads."""
+
+    number: int
+    name: str
+    layer: str
+    x: float
+    y: float
+    reads: Sequence[int]
+    raw_tables: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The picture of where a release's tables come from: raw tables, models, tables of the release, left to right.
+
+    `edges`: (number of the node that is read, number of the one that reads it, SVG path). `selected`: the node that
+    assets/lineage.js shows first.
+    """
+
+    nodes: Sequence[Node]
+    edges: Sequence[tuple[int, int, str]]
+    width: int
+    height: int
+    columns: Sequence[tuple[float, str]]
+    selected: int
+    template: ClassVar[str] = "lineage.html.j2"
+
+
+Block = Controls | Figure | Prose | Terms | Cards | ComponentMap | Downloads | Lineage
 
 
 @dataclass(frozen=True)
@@ -208,6 +273,16 @@ class Page:
 def place_columns(partition: Partition) -> list[Column]:
     """The columns of a table that say a checkpoint's phase, stage and branch, where there are several."""
     return [Column(place, place.capitalize()) for place in partition.places]
+
+
+def last_label(partition: Partition) -> str:
+    """How sentences name the last checkpoint."""
+    return partition.labels[partition.checkpoints[-1]["checkpoint_id"]]
+
+
+def at_last(partition: Partition, rows: Sequence[Row]) -> list[Row]:
+    """Those of the rows, which have a checkpoint_index, that are of the last checkpoint."""
+    return [row for row in rows if row["checkpoint_index"] == partition.checkpoints[-1]["checkpoint_index"]]
 
 
 def source_line(partition: Partition, uses_tau: bool = True) -> str:

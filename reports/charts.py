@@ -65,7 +65,13 @@ _CONFIG: dict[str, Any] = {
         "tickColor": "#9aa1a8",
         "titlePadding": 8,
     },
-    "legend": {"titleFontWeight": "normal", "titleFontSize": 12, "labelFontSize": 11, "titleColor": "#454c52"},
+    "legend": {
+        "titleFontWeight": "normal",
+        "titleFontSize": 12,
+        "labelFontSize": 11,
+        "titleColor": "#454c52",
+        "labelColor": "#454c52",
+    },
     "header": {"labelFontSize": 12, "labelFontWeight": "bold", "labelColor": "#24292e", "labelLimit": 220},
     "point": {"filled": True},
 }
@@ -223,15 +229,17 @@ def _boundaries(checkpoints: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def checkpoint_columns(checkpoints: Sequence[Row], title: str = "checkpoint (training step or name)") -> alt.X:
-    """The x encoding of heat maps: one column per checkpoint, in order, equally wide."""
+def checkpoint_columns(
+    checkpoints: Sequence[Row], title: str = "checkpoint (training step or name)", label_count: int = 26
+) -> alt.X:
+    """The x encoding of heat maps: one column per checkpoint, in order, equally wide, at most so many with a label."""
     names = [row["label"] for row in checkpoints]
     return alt.X(
         "checkpoint_index:O",
         title=title,
         axis=alt.Axis(
             labelExpr=f"{json.dumps(names)}[datum.value]",
-            values=_spread(len(names), 26),
+            values=_spread(len(names), label_count),
             labelAngle=-40,
             labelLimit=90,
             ticks=False,

@@ -69,13 +69,12 @@ def write_dictionary(tables: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 
 
 def write_assets(folder: Path) -> list[Path]:
-    """Write what all pages share: the Vega bundle, two small scripts and the style sheet."""
+    """Write what all pages share: the Vega bundle, small scripts and the style sheet."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "vega.js": _vega_bundle(),
         "site.css": _environment().get_template("site.css.j2").render(colours=charts.CSS_COLOURS),
-        "site.js": (_HERE / "assets" / "site.js").read_text(encoding="utf-8"),
-        "components.js": (_HERE / "assets" / "components.js").read_text(encoding="utf-8"),
+        **{path.name: path.read_text(encoding="utf-8") for path in sorted((_HERE / "assets").glob("*.js"))},
     }
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")

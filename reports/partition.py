@@ -15,13 +15,17 @@ Row = dict[str, Any]
 
 KEYS = ("series_id", "setting_id", "tau_id")
 
+_PAIR_MARTS = ("fct_series_comparisons", "fct_series_distances")
+"""Marts that hold a pair of partitions once; either of them sees it."""
+
 
 @dataclass(frozen=True)
 class Partition:
     """One series × setting × tau of a release.
 
     Every mart is visible to `rows` under its own name and holds this partition's rows only, so that no page can compare
-    what was measured under different settings.
+    what was measured under different settings; a pair of two partitions is seen by both. `released_series` holds the
+    rows of dim_series of the whole release.
     """
 
     series_id: str
@@ -38,7 +42,11 @@ class Partition:
         if "checkpoints" in needed:
             needed.add("dim_checkpoints")
         with_clause = ",\n".join(f"{_name(name)} as ({view})" for name, view in self.views.items() if name in needed)
-        return f"with {with_clause}\n{_dedent(sql)}" if with_clause else _dedent(sql)
+        query = _dedent(sql)
+        if not with_clause:
+            return query
+        own_clause = re.match(r"with\s", query)
+        return f"with {with_clause},\n{query[own_clause.end() :]}" if own_clause else f"with {with_clause}\n{query}"
 
     def rows(self, sql: str) -> list[Row]:
         """The rows of a query over the marts, in its order."""
@@ -160,6 +168,8 @@ def open_partition(connection: duckdb.DuckDBPyConnection, key: tuple[str, str, s
     for table, names in columns:
         held = [(name, value) for name, value in zip(KEYS, key, strict=True) if name in names]
         condition = " and ".join(f"{name} = {_literal(value)}" for name, value in held) or "true"
+        if table in _PAIR_MARTS:
+            condition += " or " + " and ".join(f"other_{name} = {_literal(value)}" for name, value in held)
         views[table] = f"from main.{_name(table)} where {condition}"
         connection.execute(
             f"create temp view {_name(table)} as from {_name(database)}.main.{_name(table)} where {condition}"
@@ -168,6 +178,8 @@ def open_partition(connection: duckdb.DuckDBPyConnection, key: tuple[str, str, s
         "select checkpoint_id, checkpoint_index, checkpoint_name, step, is_reference from dim_checkpoints"
     )
     connection.execute(f"create temp view checkpoints as {views['checkpoints']}")
+    views["released_series"] = "from main.dim_series"
+    connection.execute(f"create temp view released_series as from {_name(database)}.main.dim_series")
     return Partition(*key, release, connection, views)
 
 

@@ -1,19 +1,24 @@
 """The report of a release: a folder of static pages, one report per series × setting × tau."""
 
 import json
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import duckdb
 from altair.utils.schemapi import debug_mode
 from slugify import slugify
 
 from timecourse.errors import UserError
+from timecourse.reports.blocks import Download
 from timecourse.reports.page import DICTIONARY, drawn, write_assets, write_dictionary, write_index, write_page
 from timecourse.reports.pages import (
     causal,
+    compare,
     components,
-    data_quality,
+    data,
     knowledge,
     overview,
     roles,
@@ -22,7 +27,7 @@ from timecourse.reports.pages import (
 )
 from timecourse.reports.partition import Partition, list_partitions, open_partition
 
-PAGES = (overview, knowledge, roles, stability, transitions, components, causal, data_quality)
+PAGES = (overview, knowledge, roles, stability, transitions, components, causal, compare, data)
 
 
 def render_site(warehouse: Path, output: Path, release: str | None = None) -> list[Path]:
@@ -38,35 +43,44 @@ def render_site(warehouse: Path, output: Path, release: str | None = None) -> li
     name = release or warehouse.resolve().parent.name
     output.mkdir(parents=True, exist_ok=True)
     written = write_assets(output / "assets")
-    dictionary = warehouse.parent / "dictionary.json"
-    if has_dictionary := dictionary.is_file():
-        tables = json.loads(dictionary.read_text(encoding="utf-8"))["tables"]
-        written.append(write_dictionary(tables, output))
+    file = warehouse.parent / "dictionary.json"
+    dictionary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if dictionary is not None:
+        written.append(write_dictionary(dictionary["tables"], output))
     if len(keys) == 1:
-        return written + _render_partition(warehouse, keys[0], name, output, "", has_dictionary)[1]
+        return written + _render_partition(warehouse, keys[0], name, output, "", dictionary)[1]
     reports = []
     for key in keys:
         folder = _folder_name(key)
-        partition, files = _render_partition(warehouse, key, name, output / folder, "../", has_dictionary)
+        partition, files = _render_partition(warehouse, key, name, output / folder, "../", dictionary)
         reports.append((partition, folder))
         written += files
-    return [*written, write_index(reports, output, has_dictionary)]
+    return [*written, write_index(reports, output, dictionary is not None)]
 
 
 def _render_partition(
-    warehouse: Path, key: tuple[str, str, str], release: str, folder: Path, root: str, has_dictionary: bool
+    warehouse: Path,
+    key: tuple[str, str, str],
+    release: str,
+    folder: Path,
+    root: str,
+    dictionary: Mapping[str, Any] | None,
 ) -> tuple[Partition, list[Path]]:
     folder.mkdir(parents=True, exist_ok=True)
-    navigation = [(page.SLUG, page.TITLE) for page in PAGES]
-    if has_dictionary:
-        navigation.append((f"{root}{DICTIONARY}", "Data dictionary"))
     written = []
+    downloads: list[Download] = []
     # Altair would check every part of every chart against its schema, which takes half of a report's time; the charts
     # are the same whatever the data, and the tests draw all of them.
     with duckdb.connect(str(warehouse), read_only=True) as connection, debug_mode(False):
         partition = open_partition(connection, key, release)
-        for page in PAGES:
-            written += write_page(page.build(partition), partition, folder, root, navigation)
+        pages = _needed_pages(partition)
+        navigation = [(page.SLUG, page.TITLE) for page in pages]
+        if dictionary is not None:
+            navigation.append((f"{root}{DICTIONARY}", "Data dictionary"))
+        for module in pages:
+            page = data.build(partition, downloads, dictionary) if module is data else module.build(partition)
+            downloads += data.listed(page)
+            written += write_page(page, partition, folder, root, navigation)
     return partition, written
 
 
@@ -83,13 +97,18 @@ def render_figures(warehouse: Path, output: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with duckdb.connect(str(warehouse), read_only=True) as connection, debug_mode(False):
             partition = open_partition(connection, key, warehouse.resolve().parent.name)
-            for page in PAGES:
+            for page in _needed_pages(partition):
                 for figure in page.build(partition).figures:
                     if figure.specification:
                         path = folder / f"{page.SLUG}-{figure.figure_id}.svg"
                         path.write_text(drawn(figure.specification), encoding="utf-8")
                         written.append(path)
     return written
+
+
+def _needed_pages(partition: Partition) -> list[ModuleType]:
+    """The pages of a report: comparisons only where there is something to compare with."""
+    return [page for page in PAGES if page is not compare or compare.is_needed(partition)]
 
 
 def _keys(warehouse: Path) -> list[tuple[str, str, str]]:

@@ -1,5 +1,7 @@
 """Numbers in words: every page writes counts, shares and missing values the same way."""
 
+import json
+
 NOT_AVAILABLE = "n/a"
 
 ROLE_LABELS = {
@@ -17,6 +19,31 @@ STATUS_LABELS = {
     "unusable": "unusable",
     "failed": "failed",
     "gone": "no longer offered",
+}
+VERDICT_LABELS = {
+    "supported": "supported",
+    "contradicted": "contradicted",
+    "undecided": "undecided",
+    "not_assessable": "not assessable",
+}
+PAIR_LABELS = {
+    "own": "this series",
+    "same_recipe": "another seed of its recipe",
+    "other_recipe": "another recipe",
+    "same_series": "this series, measured otherwise",
+    "not_compared": "not compared",
+}
+STATISTIC_LABELS = {
+    "accuracy": "accuracy",
+    "mean_log_prob": "log-probability (nats)",
+    "active_share": "active share",
+    "general_share": "general share",
+    "entity_share": "entity share",
+    "relation_answer_share": "relation answer share",
+    "fact_answer_share": "fact answer share",
+    "specific_share": "specific share",
+    "turnover": "turnover",
+    "corrected_overlap": "overlap with reference",
 }
 KIND_NOUNS = {"head": ("head", "heads"), "ffn": ("FFN", "FFNs")}
 
@@ -67,3 +94,16 @@ def listing(parts: list[str]) -> str:
 def short_hash(value: str | None) -> str:
     """The first 12 characters of a hash."""
     return NOT_AVAILABLE if value is None else value[:12]
+
+
+def json_rows(text: str | None) -> str:
+    """A JSON list with one element per line; the text itself where it is none."""
+    if not text:
+        return NOT_AVAILABLE
+    try:
+        rows = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(rows, list):
+        return text
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) or NOT_AVAILABLE

@@ -149,6 +149,7 @@ def demo(
             },
             "facts": {"directory": facts},
             "measurement": {"tau": "5x"},
+            "ablation": {"methods": ["mean"]},
             "lake": {"directory": directory / "lake"},
         }
     )

@@ -10,10 +10,11 @@ Sets of roles come from the warehouse, where SQL derived them from one half of t
 import hashlib
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from timecourse.extract.raw import ABLATION_TABLES, write_table
 ABLATOR_VERSION = 1
 """Raised whenever the same inputs would give other numbers than before."""
 
-PAIRS_PER_PART = 20_000
+PAIRS_PER_PART = 60_000
 """Pairs of a set and a prompt between two files: what an interruption costs at most."""
 
 Pairs = NDArray[np.int64]
@@ -174,7 +175,7 @@ def ablate(
     progress(request.run_count - sum(len(pairs) for _, _, pairs in missing))
     if missing:
         prompts = prompts_of(request.extraction)
-        with loaded(request.extraction, machine) as model, torch.inference_mode():
+        with loaded(request.extraction, _with_all_threads(machine)) as model, torch.inference_mode():
             replacements: Replacements | None = None
             for name, method, pairs in missing:
                 if method != "zero" and replacements is None:
@@ -187,7 +188,7 @@ def ablate(
                     method,
                     norm=request.norm,
                     replacements=None if method == "zero" else replacements,
-                    batch_size=8 * machine.batch_size,  # a run keeps no activations, unlike an extraction
+                    batch_size=2 * machine.batch_size,  # a run keeps no activations, unlike an extraction
                     progress=progress,
                 )
                 full_name = method_name(method, request.norm, model.family)
@@ -202,13 +203,18 @@ def seconds_per_run(request: AblationRequest, machine: Machine) -> float:
     sample = [prompt for prompt in prompts if len(prompt.token_ids) == length][: machine.batch_size]
     sets = request.sets[:: max(1, len(request.sets) // 8)][:8]
     pairs = [(one.set_id, prompt.prompt_id) for one in sets for prompt in sample]
-    with loaded(request.extraction, machine) as model, torch.inference_mode():
+    with loaded(request.extraction, _with_all_threads(machine)) as model, torch.inference_mode():
         seconds = math.inf
         for _ in range(2):  # the first run is slower
             start = time.perf_counter()
-            score(model, sample, sets, pairs, "zero", norm=request.norm, batch_size=8 * machine.batch_size)
+            score(model, sample, sets, pairs, "zero", norm=request.norm, batch_size=2 * machine.batch_size)
             seconds = min(seconds, time.perf_counter() - start)
     return seconds / len(pairs)
+
+
+def _with_all_threads(machine: Machine) -> Machine:
+    """Batches are large here, so that a second thread pays for small models too."""
+    return replace(machine, threads=machine.threads or os.cpu_count() or 1)
 
 
 def _parts(request: AblationRequest) -> Iterator[tuple[str, Method, Pairs]]:

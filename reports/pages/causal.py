@@ -26,6 +26,10 @@ _MEASURES = {
     "c_direct": ("direct contribution", "all_tokens"),
 }
 """Measure of fct_score_effects -> its name, and the swatch of the palette that it is drawn in."""
+_SCORES = f"""select checkpoint_index, checkpoint_name, method, component_kind, measure, component_count,
+            rank_correlation
+        from fct_score_effects join checkpoints using (checkpoint_id)
+        order by method, component_kind desc, list_position({list(_MEASURES)}, measure), checkpoint_index"""
 _WHOLE_WIDTH = 500
 """Of a panel: so wide that the page sets one beside another nowhere."""
 
@@ -33,7 +37,7 @@ _WHOLE_WIDTH = 500
 def build(partition: Partition) -> Page:
     """Effects of silencing in one partition; one sentence where nothing was silenced."""
     lead = "What the answers lose when a role's components are silenced, and when as many others like them are."
-    effects, scores = _effect_rows(partition, "effect"), _score_rows(partition)
+    effects, scores = partition.rows(_effects("effect")), partition.rows(_SCORES)
     if not effects and not scores:
         return Page(SLUG, TITLE, lead, [_nothing_silenced(partition)])
     axis = charts.training_axis(partition.checkpoints)
@@ -46,7 +50,7 @@ def build(partition: Partition) -> Page:
             _answers(partition, axis, control.selected),
             _language(partition, axis, control.selected),
             _excess(partition),
-            *matrices(partition, _matrix_rows(partition), control, _source(partition, effects)),
+            *matrices(partition, control, _source(partition, effects)),
         ]
     else:
         blocks.append(_other_tau())
@@ -55,32 +59,12 @@ def build(partition: Partition) -> Page:
     return Page(SLUG, TITLE, lead, blocks, axis)
 
 
-def _effect_rows(partition: Partition, *columns: str) -> list[Row]:
-    """The scope of all facts: checkpoint, method, role and θ of the silenced sets, and these columns."""
-    return partition.rows(
-        f"""select checkpoint_index, checkpoint_name, method, role, theta::double as theta, {", ".join(columns)}
+def _effects(*columns: str, condition: str = "true") -> str:
+    """Of the scope of all facts: checkpoint, method, role and θ of the silenced sets, and these columns."""
+    return f"""select checkpoint_index, checkpoint_name, method, role, theta::double as theta, {", ".join(columns)}
         from fct_role_effects join checkpoints using (checkpoint_id)
-        where scope_kind = 'all'
+        where scope_kind = 'all' and {condition}
         order by method, list_position({list(charts.ROLES)}, role), checkpoint_index"""
-    )
-
-
-def _matrix_rows(partition: Partition) -> list[Row]:
-    return partition.rows(
-        """select checkpoint_index, checkpoint_name, method, role, set_relation_id, scored_relation_id, member_count,
-            fact_count, effect, effect_low, effect_high, template_effect, mean_rank_change
-        from fct_relation_specificities join checkpoints using (checkpoint_id)
-        order by checkpoint_index desc, method, role desc, set_relation_id, scored_relation_id"""
-    )
-
-
-def _score_rows(partition: Partition) -> list[Row]:
-    return partition.rows(
-        f"""select checkpoint_index, checkpoint_name, method, component_kind, measure, component_count,
-            rank_correlation
-        from fct_score_effects join checkpoints using (checkpoint_id)
-        order by method, component_kind desc, list_position({list(_MEASURES)}, measure), checkpoint_index"""
-    )
 
 
 def _method_control(control_id: str, rows: list[Row]) -> Control:
@@ -233,7 +217,8 @@ def _answers(partition: Partition, axis: charts.TrainingAxis, method: str) -> Fi
         "value": "effect", "low": "effect_low", "high": "effect_high", "others": "random_mean",
         "others_low": "random_low", "others_high": "random_high", "others_count": "random_count",
     }  # fmt: skip
-    rows = _effect_rows(partition, "member_count", "fact_count", *columns.values())
+    sql = _effects("member_count", "fact_count", *columns.values())
+    rows = partition.rows(sql)
     tooltip = [
         alt.Tooltip("checkpoint:N"),
         alt.Tooltip("panel:N", title="silenced"),
@@ -275,15 +260,13 @@ def _answers(partition: Partition, axis: charts.TrainingAxis, method: str) -> Fi
         ),
         legend=[("inactive", f"{_OTHERS}: random sets' range"), ("ffn", "their mean")],
         is_half=True,
+        query=partition.standalone(sql),
     )
 
 
 def _language(partition: Partition, axis: charts.TrainingAxis, method: str) -> Figure:
-    rows = [
-        row
-        for row in _effect_rows(partition, "template_effect", "random_template_mean")
-        if row["template_effect"] is not None
-    ]
+    sql = _effects("template_effect", "random_template_mean", condition="template_effect is not null")
+    rows = partition.rows(sql)
     tooltip = [
         alt.Tooltip("checkpoint:N"),
         alt.Tooltip("panel:N", title="silenced"),
@@ -318,6 +301,7 @@ def _language(partition: Partition, axis: charts.TrainingAxis, method: str) -> F
         legend=[("ffn", f"{_OTHERS}: random sets' mean")] if rows else (),
         empty=None if rows else "No template token of these prompts is predicted from within them.",
         is_half=True,
+        query=partition.standalone(sql),
     )
 
 
@@ -344,10 +328,11 @@ def _signed(number: float | None) -> str:
 
 
 def _excess(partition: Partition) -> Figure:
-    rows = _effect_rows(
-        partition, "member_count", "fact_count", "effect", "random_count", "random_mean", "excess", "excess_low",
-        "excess_high", "p_value", "q_value", "mean_rank_change", "random_mean_rank_change",
+    sql = _effects(
+        "member_count", "fact_count", "effect", "random_count", "random_mean", "excess", "excess_low", "excess_high",
+        "p_value", "q_value", "mean_rank_change", "random_mean_rank_change",
     )  # fmt: skip
+    rows = partition.rows(sql)
     return Figure(
         "excess",
         f"How much more a role's set costs than {_OTHERS}",
@@ -381,6 +366,7 @@ def _excess(partition: Partition) -> Figure:
             filter_key="method",
         ),
         is_table_open=True,
+        query=partition.standalone(sql),
     )
 
 
@@ -454,6 +440,7 @@ def _scores(partition: Partition, axis: charts.TrainingAxis, rows: list[Row]) ->
         legend=[(key, name) for name, key in _MEASURES.values()] if defined else (),
         controls=[control],
         empty=None if defined else "No correlation is defined: too few components, or all alike.",
+        query=partition.standalone(_SCORES),
     )
 
 

@@ -1,149 +1,90 @@
 """Every component: a layer × head map of primary roles, each component's history, and what it is most active on."""
 
-from typing import Any
-
-from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Column, ComponentMap, Figure, Page, Prose, Table, source_line
-from timecourse.reports.page import embed_json
+from timecourse.reports import wording
+from timecourse.reports.blocks import Block, Column, ComponentMap, Figure, Page, Prose, Table, source_line
+from timecourse.reports.pages.component_data import activity_sql, component_data, component_rows
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "components", "Components"
 
-_DATA_BYTE_LIMIT = 1_700_000
+_MARTS = (
+    "fct_component_histories", "fct_component_activities", "fct_component_examples", "fct_role_memberships",
+    "fct_role_specificities",
+)  # fmt: skip
 _TABLE_ROW_LIMIT = 1500
-_EXAMPLE_ROW_LIMIT = 200
-_LETTERS = {role: role[0] for role in charts.PRIMARY_ROLES}
+_LONG_TABLE_ROW_LIMIT = 200
+_EXAMPLES = """select component_id, component_kind, checkpoint_id, example_rank, relation_id, subject, object,
+            sentence_before, token, sentence_after, score, prompt_id, position, fact_id
+        from fct_component_examples join dim_components using (component_id, component_kind)
+        order by layer, component_kind desc, head, example_rank"""
 
 
 def build(partition: Partition) -> Page:
     """The component map of one partition."""
-    histories = partition.rows(
-        """select component_id, component_kind, layer, head, current.checkpoint_index, primary_role, change_count,
-            since.checkpoint_index as since_index, rate_all, rate_entity, rate_relation_max, relation_max_id
-        from fct_component_histories
-        join checkpoints as current using (checkpoint_id)
-        join checkpoints as since on since.checkpoint_id = role_since_checkpoint_id
-        order by layer, component_kind desc, head, current.checkpoint_index"""
-    )
-    lead = "The primary role of every attention head and FFN at every checkpoint. Choose a checkpoint and a component."
-    if not histories:
+    lead = "What every attention head and FFN does at every checkpoint. Choose a checkpoint and a component."
+    if missing := [mart for mart in _MARTS if not partition.has_mart(mart)]:
+        return Page(SLUG, TITLE, lead, [Prose([f"This release does not hold {wording.listing(missing)}."])])
+    components = component_rows(partition)
+    if not components:
         return Page(SLUG, TITLE, lead, [Prose(["This release holds no component histories."])])
-    examples = partition.rows(
-        """select component_id, component_kind, example_rank, relation_id, subject, object, sentence_before, token,
-            sentence_after, score, prompt_id, position, fact_id
-        from fct_component_examples join dim_components using (component_id, component_kind)
-        order by layer, component_kind desc, head, example_rank"""
-    )
-    return Page(
-        SLUG,
-        TITLE,
-        lead,
-        [_map(partition, histories, examples), _history_table(partition), _example_table(partition, examples)],
-        scripts=["components.js"],
-    )
+    last: int = components[0]["checkpoints"][-1]
+    activities, examples = partition.rows(activity_sql(last)), partition.rows(_EXAMPLES)
+    blocks: list[Block] = [
+        _map(partition, components, component_data(partition, components, activities, examples)),
+        _history_table(partition, last),
+        _activity_table(partition, last, activities),
+        _example_table(partition, last, examples),
+    ]
+    return Page(SLUG, TITLE, lead, blocks, scripts=["components.js"])
 
 
-def _map(partition: Partition, histories: list[Row], examples: list[Row]) -> ComponentMap:
-    by_component: dict[str, list[Row]] = {}
-    for row in histories:
-        by_component.setdefault(row["component_id"], []).append(row)
-    cells = {
-        (rows[0]["layer"], rows[0]["head"]): (number, rows[-1]["primary_role"])
-        for number, rows in enumerate(by_component.values())
-    }
+def _map(partition: Partition, components: list[Row], data: Row) -> ComponentMap:
+    cells = {(row["layer"], row["head"]): (number, row["primary_role"][-1]) for number, row in enumerate(components)}
     return ComponentMap(
-        _fitting_data(partition, by_component, examples),
+        data,
         sorted({layer for layer, _ in cells}),
         sorted({head for _, head in cells if head is not None}),
         cells,
-        list(partition.labels.values()),
+        data["checkpoints"],
         source_line(partition),
     )
 
 
-def _fitting_data(partition: Partition, histories: dict[str, list[Row]], examples: list[Row]) -> dict[str, Any]:
-    """What the map's script reads, with as many examples, and then rates, as keep the page below its limit."""
-    for has_rates, example_count in ((True, 5), (True, 3), (True, 1), (False, 3), (False, 1)):
-        data = _data(partition, histories, examples, has_rates, example_count)
-        if len(embed_json(data).encode()) <= _DATA_BYTE_LIMIT:
-            return data
-    return _data(partition, histories, examples, False, 0)
-
-
-def _data(
-    partition: Partition, histories: dict[str, list[Row]], examples: list[Row], has_rates: bool, example_count: int
-) -> dict[str, Any]:
-    relations = sorted({row["relation_max_id"] for rows in histories.values() for row in rows} - {None})
-    numbers = {relation: number for number, relation in enumerate(relations)}
-    shown: dict[str, list[list[str]]] = {}
-    for row in examples:
-        if row["example_rank"] <= example_count:
-            shown.setdefault(row["component_id"], []).append(
-                [row["sentence_before"], row["token"], row["sentence_after"], row["relation_id"], row["subject"],
-                 row["object"], wording.decimal(row["score"], 2)]
-            )  # fmt: skip
-    return {
-        "checkpoints": list(partition.labels.values()),
-        "reference": partition.labels[partition.reference["checkpoint_id"]],
-        "theta": f"{partition.setting['theta']:g}",
-        "roles": list(charts.PRIMARY_ROLES),
-        "labels": wording.ROLE_LABELS,
-        "relations": relations,
-        "examplesPerComponent": example_count,
-        "components": [
-            {
-                "name": component,
-                "title": _title(rows[0]),
-                "roles": "".join(_LETTERS[row["primary_role"]] for row in rows),
-                "since": [row["since_index"] for row in rows],
-                "changes": [row["change_count"] for row in rows],
-                "rates": [
-                    [_thousandths(row["rate_all"]), _thousandths(row["rate_entity"]),
-                     _thousandths(row["rate_relation_max"]), numbers.get(row["relation_max_id"])]
-                    for row in rows
-                ] if has_rates else None,
-                "examples": shown.get(component, []),
-            }
-            for component, rows in histories.items()
-        ],
-    }  # fmt: skip
-
-
-def _title(row: Row) -> str:
-    return (
-        f"{row['component_id']}: FFN of layer {row['layer']}"
-        if row["component_kind"] == "ffn"
-        else f"{row['component_id']}: head {row['head']} of layer {row['layer']}"
-    )
-
-
-def _thousandths(rate: float | None) -> int | None:
-    return None if rate is None else round(1000 * rate)
-
-
-def _history_table(partition: Partition) -> Figure:
-    rows = partition.rows(
-        f"""with letters as (
+def _history_table(partition: Partition, last: int) -> Figure:
+    sql = f"""with over_training as (
             select component_id, string_agg(left(primary_role, 1), '' order by checkpoint_index) as role_letters,
+                string_agg(left(robustness, 1), '' order by checkpoint_index) as robustness_letters,
                 bool_or(has_changed) as has_ever_changed
             from fct_component_histories join checkpoints using (checkpoint_id) group by component_id
+        ),
+        specific as (
+            select checkpoint_id, component_id,
+                count_if(role = 'relation_answer') as specific_relation_count,
+                count_if(role = 'fact_answer') as specific_fact_count
+            from fct_role_memberships where is_specific group by all
         )
-        select component_id, component_kind, layer, head, role_letters, has_ever_changed, primary_role,
-            since.checkpoint_name as role_since, role_since_step, change_count, rate_all, rate_entity,
-            rate_relation_max, relation_max_id, relation_answer_count, fact_answer_count
+        select component_id, component_kind, layer, head, role_letters, robustness_letters, has_ever_changed,
+            primary_role, confidence, robustness, since.checkpoint_name as role_since, role_since_step, change_count,
+            rate_all, rate_entity, rate_relation_max, relation_max_id, relation_answer_count,
+            coalesce(specific_relation_count, 0) as specific_relation_count, fact_answer_count,
+            coalesce(specific_fact_count, 0) as specific_fact_count
         from fct_component_histories
+        left join specific using (checkpoint_id, component_id)
+        join over_training using (component_id)
         join checkpoints as later using (checkpoint_id)
         join checkpoints as since on since.checkpoint_id = role_since_checkpoint_id
-        join letters using (component_id)
-        where later.checkpoint_index = {len(partition.checkpoints) - 1}
+        where later.checkpoint_index = {last}
         order by layer, component_kind desc, head"""
-    )
+    rows = partition.rows(sql)
     changed = sum(row["has_ever_changed"] for row in rows)
     return Figure(
         "histories",
-        "All components: history, and state at the last checkpoint",
+        "All components: history, and state at the last measured checkpoint",
         "History: one letter per checkpoint in order (g general, e entity, r relation answer, f fact answer, i"
-        " inactive). Changes are counted from checkpoint to previous checkpoint, back from the last.",
+        " inactive). Changes are counted from checkpoint to previous checkpoint, back from the last. Confidence: share"
+        " of the draws of the facts in which the component has the same primary role. Core: the same role whatever θ"
+        " and τ of the grid; noise: a confidence below 50 %; contingent: neither. Specific: active there more often"
+        " than elsewhere (permutation test, q ≤ 0.05).",
         f"{changed:,} of {wording.count(len(rows), 'component')} changed their primary role at least once.",
         source_line(partition),
         None,
@@ -154,6 +95,8 @@ def _history_table(partition: Partition) -> Figure:
                 Column("component_kind", "Kind", "kind"),
                 Column("role_letters", "History", "code"),
                 Column("primary_role", "Last primary role", "role"),
+                Column("confidence", "Confidence", "percent"),
+                Column("robustness", "Robustness"),
                 Column("role_since", "Held since"),
                 Column("change_count", "Changes", "count"),
                 Column("rate_all", "Rate, all tokens", "decimal"),
@@ -161,22 +104,60 @@ def _history_table(partition: Partition) -> Figure:
                 Column("rate_relation_max", "Rate, highest relation", "decimal"),
                 Column("relation_max_id", "Highest relation"),
                 Column("relation_answer_count", "Relations held", "count"),
+                Column("specific_relation_count", "of them specific", "count"),
                 Column("fact_answer_count", "Facts held", "count"),
+                Column("specific_fact_count", "of them specific", "count"),
             ],
             rows,
             is_searchable=True,
             row_limit=_TABLE_ROW_LIMIT,
         ),
+        query=partition.standalone(sql),
     )
 
 
-def _example_table(partition: Partition, examples: list[Row]) -> Figure:
+def _activity_table(partition: Partition, last: int, rows: list[Row]) -> Figure:
+    active = sum(row["rate"] > 0 for row in rows)
+    specific = sum(bool(row["is_specific"]) for row in rows)
+    return Figure(
+        "activities",
+        "How active every component is on each relation's answers",
+        "Share of the positions that predict a relation's answers at which the component is active, with its Wilson"
+        f" 95 % interval (n = facts), at {_label(partition, last)}. Specific: active for more of the relation's facts"
+        " than of others', by an exact permutation test (q ≤ 0.05); n/a where the component is never active.",
+        f"Active in {active:,} of {wording.count(len(rows), 'pair')} of component and relation, specifically in"
+        f" {specific:,}."
+        if rows
+        else "",
+        source_line(partition),
+        None,
+        Table(
+            "components-activities",
+            [
+                Column("component_id", "Component"),
+                Column("component_kind", "Kind", "kind"),
+                Column("relation_id", "Relation"),
+                Column("rate", "Rate", "decimal"),
+                Column("rate_low", "low", "decimal"),
+                Column("rate_high", "high", "decimal"),
+                Column("fact_count", "Facts", "count"),
+                Column("holds_relation_answer", "Relation answer", "flag"),
+                Column("is_specific", "Specific", "flag"),
+                Column("q_value", "q", "decimal"),
+            ],
+            rows,
+            row_limit=_LONG_TABLE_ROW_LIMIT,
+        ),
+        query=partition.standalone(activity_sql(last)),
+    )
+
+
+def _example_table(partition: Partition, last: int, examples: list[Row]) -> Figure:
     components = len({row["component_id"] for row in examples})
     return Figure(
         "examples",
         "What components are most active on",
-        "Up to five prompts per component with the token at which its score is highest, at the reference checkpoint"
-        f" ({partition.reference['checkpoint_name']}).",
+        f"Up to five prompts per component with the token at which its score is highest, at {_label(partition, last)}.",
         f"{wording.count(len(examples), 'example')} of {wording.count(components, 'component')}.",
         source_line(partition),
         None,
@@ -192,6 +173,11 @@ def _example_table(partition: Partition, examples: list[Row]) -> Figure:
                 Column("score", "Score", "decimal"),
             ],
             examples,
-            row_limit=_EXAMPLE_ROW_LIMIT,
+            row_limit=_LONG_TABLE_ROW_LIMIT,
         ),
+        query=partition.standalone(_EXAMPLES),
     )
+
+
+def _label(partition: Partition, checkpoint_index: int) -> str:
+    return partition.labels[partition.checkpoints[checkpoint_index]["checkpoint_id"]]

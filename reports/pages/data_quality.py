@@ -1,144 +1,139 @@
 """Whether the numbers can be trusted: every check with its result, completeness, hashes, and duplicate weights."""
 
-import json
-
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Cards, Column, Figure, Page, Prose, Table, place_columns, source_line
-from timecourse.reports.partition import Partition, Row
-
-SLUG, TITLE = "data-quality", "Data quality"
+from timecourse.reports.blocks import Cards, Column, Figure, Prose, Table, place_columns, source_line
+from timecourse.reports.partition import Partition
 
 _CHECK_ROW_LIMIT = 3000
 _GATES = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
 """Largest completeness error a checkpoint may have, by the precision it was measured in (method, section 2)."""
 
 
-def build(partition: Partition) -> Page:
-    """Checks and checkpoints of one partition's release."""
-    axis = charts.training_axis(partition.checkpoints)
-    checks = (
-        partition.rows(
-            """select check_id, home, stage, table_name, rule, severity, result, observed, failing_row_count,
-                failing_rows, checkpoint_id
-            from fct_check_results
-            order by list_position(['fail', 'warn', 'pass'], result),
-                list_position(['raw', 'warehouse', 'release'], stage), table_name, check_id, checkpoint_id"""
-        )
-        if partition.has_mart("fct_check_results")
-        else []
-    )
-    return Page(
-        SLUG,
-        TITLE,
-        "Every check of this release with its rule and result, how exactly the parts sum to the residual stream,"
-        " and the hashes of what was measured.",
-        [
-            _summary(checks),
-            *_not_passed(partition, checks),
-            _all_checks(partition, checks),
-            _completeness(partition, axis),
-            _checkpoints(partition),
-            *_unused_names(partition),
-            _duplicates(partition),
-        ],
-        axis,
-    )
-
-
-def _summary(checks: list[Row]) -> Cards | Prose:
-    if not checks:
+def summary(partition: Partition) -> Cards | Prose:
+    """How many checks passed, warned and failed."""
+    if not partition.has_mart("fct_check_results"):
         return Prose(["This release holds no check results."], "Checks")
-    counts = {result: sum(row["result"] == result for row in checks) for result in ("pass", "warn", "fail")}
-    homes = {"great_expectations": "gates (Great Expectations)", "dbt": "dbt tests"}
+    sql = """select count(*) as check_count, count(*) filter (where home = 'great_expectations') as gate_count,
+        count(*) filter (where home = 'dbt') as test_count, count(*) filter (where result = 'pass') as passed,
+        count(*) filter (where result = 'warn') as warned, count(*) filter (where result = 'fail') as failed
+    from fct_check_results"""
+    row = partition.row(sql)
+    if not row["check_count"]:
+        return Prose(["This release holds no check results."], "Checks")
     parts = [
-        f"{sum(row['home'] == home for row in checks):,} {label}"
-        for home, label in homes.items()
-        if any(row["home"] == home for row in checks)
+        f"{row[key]:,} {label}"
+        for key, label in (("gate_count", "gates (Great Expectations)"), ("test_count", "dbt tests"))
+        if row[key]
     ]
     return Cards(
         "Checks of this release",
         [
-            ("Passed", f"{counts['pass']:,}", f"of {wording.count(len(checks), 'check')}: {wording.listing(parts)}"),
-            ("Warnings", f"{counts['warn']:,}", "reported, and the release is published"),
-            ("Failed", f"{counts['fail']:,}", "a failed gate leaves the last release in place"),
+            (
+                "Passed",
+                f"{row['passed']:,}",
+                f"of {wording.count(row['check_count'], 'check')}: {wording.listing(parts or ['of neither home'])}",
+            ),
+            ("Warnings", f"{row['warned']:,}", "reported, and the release is published"),
+            ("Failed", f"{row['failed']:,}", "a failed gate leaves the last release in place"),
         ],
+        [partition.standalone(sql)],
     )
 
 
-def _check_table(name: str, rows: list[Row], is_searchable: bool) -> Table:
-    return Table(
-        name,
-        [
-            Column("result", "Result"),
-            Column("rule", "Rule"),
-            Column("observed", "Observed"),
-            Column("failing_row_count", "Failing rows", "count"),
-            Column("failing_rows_text", "Rows (at most 20)", "code"),
-            Column("severity", "If missed"),
-            Column("home", "Home"),
-            Column("stage", "Stage"),
-            Column("table_name", "Table"),
-            Column("checkpoint_id", "Checkpoint"),
-            Column("check_id", "Check", "code"),
-        ],
-        [row | {"failing_rows_text": _failing_rows(row["failing_rows"])} for row in rows],
-        is_searchable=is_searchable,
-        row_limit=_CHECK_ROW_LIMIT,
-    )
+_NOT_PASSED = """select check_id, home, stage, table_name, rule, severity, result, observed, failing_row_count,
+    failing_rows, checkpoint_id
+from fct_check_results
+where result <> 'pass'
+order by list_position(['fail', 'warn'], result), list_position(['raw', 'warehouse', 'release'], stage), table_name,
+    check_id, checkpoint_id, rule"""
+_CHECKS = """select check_id, home, stage, table_name, rule, severity, count(*) as run_count,
+    count(*) filter (where result = 'pass') as passed_count, count(*) filter (where result = 'warn') as warned_count,
+    count(*) filter (where result = 'fail') as failed_count, sum(failing_row_count)::bigint as failing_row_count,
+    if(count(distinct observed) < 3, string_agg(distinct observed, '; ' order by observed),
+        count(distinct observed) || ' different, such as ' || min(observed)) as observed
+from fct_check_results
+group by check_id, home, stage, table_name, rule, severity
+order by failed_count = 0, warned_count = 0, list_position(['raw', 'warehouse', 'release'], stage), table_name,
+    check_id, rule, home, severity"""
 
 
-def _failing_rows(text: str | None) -> str | None:
-    """One failing row per line; the text itself where it is not a JSON list."""
-    if not text:
-        return None
-    try:
-        rows = json.loads(text)
-    except ValueError:
-        return text
-    if not isinstance(rows, list):
-        return text
-    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) or None
-
-
-def _not_passed(partition: Partition, checks: list[Row]) -> list[Figure]:
-    rows = [row for row in checks if row["result"] != "pass"]
-    if not checks:
+def checks(partition: Partition) -> list[Figure]:
+    """What did not pass, and every check; nothing where the release holds no results."""
+    if not partition.has_mart("fct_check_results"):
         return []
+    missed, rows = partition.rows(_NOT_PASSED), partition.rows(_CHECKS)
+    source = f"Source: release {partition.release}"
+    what = [
+        Column("severity", "If missed"),
+        Column("home", "Home"),
+        Column("stage", "Stage"),
+        Column("table_name", "Table"),
+        Column("check_id", "Check", "code"),
+    ]
     return [
         Figure(
             "not-passed",
             "Checks that did not pass",
             "Warnings and failures, with the rows that missed the rule.",
-            "Every check passed." if not rows else f"{wording.count(len(rows), 'check')} did not pass.",
-            f"Source: release {partition.release}",
+            f"{wording.count(len(missed), 'check')} did not pass." if missed else "Every check passed.",
+            source,
             None,
-            _check_table("data-quality-not-passed", rows, is_searchable=False) if rows else None,
+            Table(
+                "data-not-passed",
+                [
+                    Column("result", "Result"),
+                    Column("rule", "Rule"),
+                    Column("observed", "Observed"),
+                    Column("failing_row_count", "Failing rows", "count"),
+                    Column("failing_rows", "Rows (at most 20)", "json_rows"),
+                    Column("checkpoint_id", "Checkpoint"),
+                    *what,
+                ],
+                missed,
+            )
+            if missed
+            else None,
             is_table_open=True,
-        )
+            query=partition.standalone(_NOT_PASSED) if missed else None,
+        ),
+        Figure(
+            "checks",
+            "All checks",
+            "Gates run before a checkpoint is committed (raw) and before a release is published (release); dbt tests"
+            " run on the warehouse. A gate of raw tables runs once for every checkpoint. Checks are of the release as a"
+            " whole.",
+            f"{wording.count(len(rows), 'check')} with {wording.count(sum(r['run_count'] for r in rows), 'result')}.",
+            source,
+            None,
+            Table(
+                "data-checks",
+                [
+                    Column("rule", "Rule"),
+                    Column("run_count", "Results", "count"),
+                    Column("passed_count", "Passed", "count"),
+                    Column("warned_count", "Warned", "count"),
+                    Column("failed_count", "Failed", "count"),
+                    Column("failing_row_count", "Failing rows", "count"),
+                    Column("observed", "Observed"),
+                    *what,
+                ],
+                rows,
+                is_searchable=True,
+                row_limit=_CHECK_ROW_LIMIT,
+            ),
+            query=partition.standalone(_CHECKS),
+        ),
     ]
 
 
-def _all_checks(partition: Partition, checks: list[Row]) -> Figure:
-    return Figure(
-        "checks",
-        "All checks",
-        "Gates run before a checkpoint is committed (raw) and before a release is published (release); dbt tests"
-        " run on the warehouse. Checks are of the release as a whole.",
-        wording.count(len(checks), "check") + ".",
-        f"Source: release {partition.release}",
-        None,
-        _check_table("data-quality-checks", checks, is_searchable=True),
-    )
-
-
-def _completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
-    rows = partition.rows(
-        """select checkpoint_index, checkpoint_name, dtype, device, completeness_error_max, lens_error_max,
-            degenerate_share, prompt_count
-        from dim_checkpoints order by checkpoint_index"""
-    )
+def completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
+    """How exactly the parts sum to the residual stream, beside the gate."""
+    sql = """select checkpoint_index, checkpoint_name, dtype, device, completeness_error_max, lens_error_max,
+        degenerate_share, prompt_count
+    from dim_checkpoints order by checkpoint_index"""
+    rows = partition.rows(sql)
     points = [
         {
             "checkpoint_index": row["checkpoint_index"],
@@ -188,7 +183,7 @@ def _completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         source_line(partition, uses_tau=False),
         charts.specification(chart, caption) if is_positive else None,
         Table(
-            "data-quality-completeness",
+            "data-completeness",
             [
                 Column("checkpoint_name", "Checkpoint"),
                 *place_columns(partition),
@@ -202,11 +197,14 @@ def _completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
             partition.placed(rows),
         ),
         empty=None if is_positive else "Every completeness error is exactly 0.",
+        query=partition.standalone(sql),
     )
 
 
-def _checkpoints(partition: Partition) -> Figure:
-    rows = partition.rows("from dim_checkpoints order by checkpoint_index")
+def checkpoints(partition: Partition) -> Figure:
+    """What was measured, with its hashes."""
+    sql = "from dim_checkpoints order by checkpoint_index"
+    rows = partition.rows(sql)
     from_beginning = [
         Column("cumulative_step", "Step from the beginning", "count"),
         Column("tokens", "Tokens from the beginning", "count"),
@@ -220,7 +218,7 @@ def _checkpoints(partition: Partition) -> Figure:
         source_line(partition, uses_tau=False),
         None,
         Table(
-            "data-quality-checkpoints",
+            "data-checkpoints",
             [
                 Column("checkpoint_name", "Checkpoint"),
                 *(name for name in names if any(row[name.key] is not None for row in rows)),
@@ -242,15 +240,17 @@ def _checkpoints(partition: Partition) -> Figure:
             rows,
         ),
         is_table_open=True,
+        query=partition.standalone(sql),
     )
 
 
-def _unused_names(partition: Partition) -> list[Figure]:
+def unused_names(partition: Partition) -> list[Figure]:
     """The names in the series' sources that were not used, and why; nothing where no names were declared."""
-    declared = partition.rows("from dim_revisions order by position")
+    declared = partition.row("select count(*) as total from dim_revisions")["total"]
     if not declared:
         return []
-    rows = [row | {"outcome": wording.STATUS_LABELS[row["status"]]} for row in declared if row["status"] != "used"]
+    sql = "from dim_revisions where status <> 'used' order by position, checkpoint_name"
+    rows = partition.rows(sql)
     return [
         Figure(
             "names",
@@ -258,14 +258,14 @@ def _unused_names(partition: Partition) -> list[Figure]:
             "Of what the series' sources offered at the last refresh. Alias: a name without a step of its own for"
             " another checkpoint's weights. Duplicate: another step's weights under this name; the step's own are not"
             " published. What was extracted earlier of an alias or duplicate counts nowhere; of the others it counts.",
-            f"{len(rows):,} of {wording.count(len(declared), 'name')}.",
+            f"{len(rows):,} of {wording.count(declared, 'name')}.",
             source_line(partition, uses_tau=False),
             None,
             Table(
-                "data-quality-names",
+                "data-names",
                 [
                     Column("checkpoint_name", "Name"),
-                    Column("outcome", "What became of it"),
+                    Column("status", "What became of it", "status"),
                     Column("same_weights_as", "Weights of"),
                     Column("reason", "Reason"),
                     Column("is_committed", "Extracted", "flag"),
@@ -278,15 +278,16 @@ def _unused_names(partition: Partition) -> list[Figure]:
             if rows
             else None,
             is_table_open=True,
+            query=partition.standalone(sql) if rows else None,
         )
     ]
 
 
-def _duplicates(partition: Partition) -> Figure:
-    rows = partition.rows(
-        """select checkpoint_name, checkpoint_id, same_weights_checkpoint_count, weights_sha256
-        from dim_checkpoints where same_weights_checkpoint_count > 0 order by weights_sha256, checkpoint_index"""
-    )
+def duplicates(partition: Partition) -> Figure:
+    """Checkpoints whose weights equal another's."""
+    sql = """select checkpoint_name, checkpoint_id, same_weights_checkpoint_count, weights_sha256
+    from dim_checkpoints where same_weights_checkpoint_count > 0 order by weights_sha256, checkpoint_index"""
+    rows = partition.rows(sql)
     return Figure(
         "duplicates",
         "Equal weights under several names",
@@ -297,7 +298,7 @@ def _duplicates(partition: Partition) -> Figure:
         source_line(partition, uses_tau=False),
         None,
         Table(
-            "data-quality-duplicates",
+            "data-duplicates",
             [
                 Column("checkpoint_name", "Checkpoint"),
                 Column("same_weights_checkpoint_count", "Others with these weights", "count"),
@@ -308,4 +309,5 @@ def _duplicates(partition: Partition) -> Figure:
         if rows
         else None,
         is_table_open=True,
+        query=partition.standalone(sql) if rows else None,
     )

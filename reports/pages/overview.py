@@ -1,9 +1,12 @@
-"""The first page: what was measured, the headline numbers with their n, how to read them, and what they come from."""
+"""The first page: headline numbers with their n, the claims, what was measured, how to read it and how to cite it."""
 
-from markupsafe import Markup
+from collections.abc import Sequence
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Cards, Column, Figure, Page, Prose, Table, Terms, place_columns, source_line
+from timecourse.reports.blocks import Column, Figure, Page, Prose, Table, Terms, place_columns, source_line
+from timecourse.reports.pages.claims import build_claims
+from timecourse.reports.pages.headlines import headlines
+from timecourse.reports.pages.provenance import citation, comparisons, measured, reference, versions
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "index", "Overview"
@@ -27,12 +30,13 @@ def build(partition: Partition) -> Page:
         f"Which attention heads and feed-forward networks (FFNs) of {partition.series_id} carry factual knowledge"
         " at each checkpoint of its training, and how that changes.",
         [
-            _headlines(partition),
+            headlines(partition),
             _accuracy(partition, axis),
             _roles(partition, axis, source),
+            *build_claims(partition),
             _role_counts(partition, source),
-            _measured(partition),
-            *_comparisons(partition),
+            measured(partition),
+            *comparisons(partition),
             Terms("How to read the roles", _ROLE_DEFINITIONS),
             Prose(
                 [
@@ -45,100 +49,21 @@ def build(partition: Partition) -> Page:
                     " as descriptions, not as evidence of specialisation.",
                 ]
             ),
-            _reference(partition),
-            _versions(partition),
-            _citation(),
+            reference(partition),
+            versions(partition),
+            citation(partition),
         ],
         axis,
     )
 
 
-def _headlines(partition: Partition) -> Cards:
-    first, last = partition.checkpoints[0], partition.checkpoints[-1]
-    items = []
-    accuracies = {
-        row["checkpoint_id"]: row for row in partition.rows("from fct_relation_accuracies where scope_kind = 'all'")
-    }
-    for metric, label in (
-        ("top1", "First answer token ranked first"),
-        ("all_tokens", "All answer tokens ranked first"),
-    ):
-        start, end = accuracies.get(first["checkpoint_id"]), accuracies.get(last["checkpoint_id"])
-        if start is None or end is None:
-            items.append((label, wording.NOT_AVAILABLE, "No accuracies in this release."))
-            continue
-        there = f"{partition.labels[last['checkpoint_id']]}: {_accuracy_words(end, metric)}"
-        here = f"{partition.labels[first['checkpoint_id']]}: {_accuracy_words(start, metric)}"
-        values = [wording.percent(row[f"{metric}_accuracy"]) for row in (start, end)]
-        items.append(
-            (
-                label,
-                values[1] if first is last else " → ".join(values),
-                f"{there}." if first is last else f"{here}; {there}.",
-            )
-        )
-    for kind in ("head", "ffn"):
-        items.append((f"{wording.KIND_NOUNS[kind][1]} that changed role".capitalize().replace("Ffn", "FFN"),
-                      *_changed(partition, kind)))  # fmt: skip
-    errors = [row["completeness_error_max"] for row in partition.checkpoints]
-    items.append(
-        (
-            "Completeness error, worst",
-            wording.scientific(max(errors)),
-            f"Largest relative difference between the sum of the parts and the residual stream, over "
-            f"{wording.count(len(errors), 'checkpoint')}, every layer and prompt.",
-        )
-    )
-    items.append(("Checks", *_checks(partition)))
-    return Cards("Headline numbers", items)
-
-
-def _accuracy_words(row: Row, metric: str) -> str:
-    value = wording.percent(row[f"{metric}_accuracy"])
-    band = wording.interval(row[f"{metric}_low"], row[f"{metric}_high"])
-    return f"{value} of {wording.count(row['fact_count'], 'fact')} ({band})"
-
-
-def _changed(partition: Partition, kind: str) -> tuple[str, str]:
-    row = partition.row(
-        f"""select count(*) as total, count(*) filter (where has_changed) as changed
-        from (
-            select component_id, bool_or(has_changed) as has_changed
-            from fct_component_histories where component_kind = '{kind}' group by component_id
-        )"""
-    )
-    if len(partition.checkpoints) == 1:
-        return wording.NOT_AVAILABLE, "One checkpoint: there is nothing to compare it with."
-    if not row["total"]:
-        return wording.NOT_AVAILABLE, "No components of this kind."
-    return (
-        wording.percent(row["changed"] / row["total"]),
-        f"{row['changed']:,} of {wording.kind_count(row['total'], kind)} changed their primary role at least once.",
-    )
-
-
-def _checks(partition: Partition) -> tuple[str, str]:
-    if not partition.has_mart("fct_check_results"):
-        return wording.NOT_AVAILABLE, "This release holds no check results."
-    counts = {
-        row["result"]: row["total"]
-        for row in partition.rows("select result, count(*) as total from fct_check_results group by result")
-    }
-    passed, warned, failed = (counts.get(result, 0) for result in ("pass", "warn", "fail"))
-    return (
-        f"{passed:,} of {passed + warned + failed:,} passed",
-        f"{wording.count(warned, 'warning')}, {wording.count(failed, 'failure')}; each is listed under Data quality.",
-    )
-
-
 def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
-    rows = partition.rows(
-        """select checkpoint_index, checkpoint_name, fact_count, prompt_count,
-            top1_accuracy, top1_low, top1_high, top10_accuracy, top10_low, top10_high,
-            all_tokens_accuracy, all_tokens_low, all_tokens_high
-        from fct_relation_accuracies join checkpoints using (checkpoint_id)
-        where scope_kind = 'all' order by checkpoint_index"""
-    )
+    sql = """select checkpoint_index, checkpoint_name, fact_count, prompt_count,
+        top1_accuracy, top1_low, top1_high, top10_accuracy, top10_low, top10_high,
+        all_tokens_accuracy, all_tokens_low, all_tokens_high
+    from fct_relation_accuracies join checkpoints using (checkpoint_id)
+    where scope_kind = 'all' order by checkpoint_index"""
+    rows = partition.rows(sql)
     points = [
         {
             "checkpoint_index": row["checkpoint_index"],
@@ -151,7 +76,7 @@ def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         for row in rows
     ]
     caption = (
-        f"At {partition.labels[partition.checkpoints[-1]['checkpoint_id']]}: "
+        f"At {partition.labels[partition.checkpoints[rows[-1]['checkpoint_index']]['checkpoint_id']]}: "
         + wording.listing(
             [f"{label} {wording.percent(rows[-1][f'{key}_accuracy'])}" for key, label in charts.METRIC_LABELS.items()]
         )
@@ -165,7 +90,7 @@ def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     )  # fmt: skip
     return Figure(
         "accuracy",
-        "Facts the model knows, over training",
+        _accuracy_title(rows),
         "Share of facts whose first answer token is ranked first (top-1) or among the first ten (top-10), and"
         " whose answer tokens are all ranked first; mean over facts of the mean over templates.",
         caption,
@@ -188,24 +113,44 @@ def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         legend=list(charts.METRIC_LABELS.items()),
         empty=None if rows else "No accuracies in this release.",
         is_half=True,
+        query=partition.standalone(sql),
     )
+
+
+def _accuracy_title(rows: Sequence[Row]) -> str:
+    """What is found, where the intervals of the first and the last checkpoint lie apart."""
+    if len(rows) < 2 or rows[-1]["all_tokens_low"] is None or rows[0]["all_tokens_high"] is None:
+        return "Facts the model knows, over training"
+    first, last = rows[0], rows[-1]
+    numbers = f"from {wording.percent(first['all_tokens_accuracy'])} to {wording.percent(last['all_tokens_accuracy'])}"
+    if last["all_tokens_low"] > first["all_tokens_high"]:
+        return f"Facts are learned in training: {numbers} are known whole"
+    if last["all_tokens_high"] < first["all_tokens_low"]:
+        return f"Facts are lost in training: {numbers} are known whole"
+    return "Facts the model knows, over training: no clear change"
+
+
+def role_count_sql(kind: str | None = None) -> str:
+    """Components by primary role: one row per checkpoint × kind × role (0 where none holds it)."""
+    roles = list(charts.PRIMARY_ROLES)
+    where = f"where component_kind = '{kind}'" if kind else ""
+    return f"""select checkpoint_index, checkpoint_name, component_kind, role as primary_role,
+        count(*) filter (where primary_role = role) as component_count, count(*) as kind_count,
+        component_count / kind_count as component_share
+    from fct_component_histories join checkpoints using (checkpoint_id)
+    cross join (select unnest({roles}) as role, generate_subscripts({roles}, 1) as role_order)
+    {where}
+    group by all order by component_kind desc, checkpoint_index, any_value(role_order)"""
 
 
 def role_count_rows(partition: Partition) -> list[Row]:
-    """Components by primary role: one row per checkpoint × kind × role (0 where none holds it)."""
-    return partition.rows(
-        f"""select checkpoint_index, checkpoint_name, component_kind, role as primary_role,
-            count(*) filter (where primary_role = role) as component_count, count(*) as kind_count,
-            component_count / kind_count as component_share
-        from fct_component_histories join checkpoints using (checkpoint_id)
-        cross join (select unnest({list(charts.PRIMARY_ROLES)}) as role, generate_subscripts(
-            {list(charts.PRIMARY_ROLES)}, 1) as role_order)
-        group by all order by component_kind desc, checkpoint_index, any_value(role_order)"""
-    )
+    """The rows of `role_count_sql`."""
+    return partition.rows(role_count_sql())
 
 
 def _roles(partition: Partition, axis: charts.TrainingAxis, source: str) -> Figure:
-    rows = [row for row in role_count_rows(partition) if row["component_kind"] == "head"]
+    sql = role_count_sql("head")
+    rows = partition.rows(sql)
     points = [
         {"checkpoint_index": row["checkpoint_index"], "series": row["primary_role"], "value": row["component_count"]}
         for row in rows
@@ -246,6 +191,7 @@ def _roles(partition: Partition, axis: charts.TrainingAxis, source: str) -> Figu
         legend=list(wording.ROLE_LABELS.items()),
         empty=None if rows else "No component histories in this release.",
         is_half=True,
+        query=partition.standalone(sql),
     )
 
 
@@ -253,14 +199,20 @@ def _role_counts(partition: Partition, source: str) -> Figure:
     last = len(partition.checkpoints) - 1
     indices = sorted({0, last // 2, last})
     labels = [partition.labels[partition.checkpoints[index]["checkpoint_id"]] for index in indices]
-    rows: dict[str, Row] = {role: {"primary_role": role} for role in charts.PRIMARY_ROLES}
-    for kind in ("head", "ffn"):
-        for index in indices:
-            for line in rows.values():
-                line[f"{kind}_{index}"] = None
-    for row in role_count_rows(partition):
-        if row["checkpoint_index"] in indices:
-            rows[row["primary_role"]][f"{row['component_kind']}_{row['checkpoint_index']}"] = row["component_count"]
+    counts = ",\n        ".join(
+        f"any_value(component_count) filter (where component_kind = '{kind}' and checkpoint_index = {index})"
+        f" as {kind}_{index}"
+        for kind in ("head", "ffn")
+        for index in indices
+    )
+    roles = list(charts.PRIMARY_ROLES)
+    sql = f"""select primary_role,
+        {counts}
+    from (select unnest({roles}) as primary_role, generate_subscripts({roles}, 1) as role_order)
+    left join (
+        {role_count_sql()}
+    ) using (primary_role)
+    group by primary_role, role_order order by role_order"""
     return Figure(
         "role-counts",
         f"Components by primary role at {wording.listing(labels)}",
@@ -280,113 +232,8 @@ def _role_counts(partition: Partition, source: str) -> Figure:
                     for index, label in zip(indices, labels, strict=True)
                 ),
             ],
-            list(rows.values()),
+            partition.rows(sql),
         ),
         is_table_open=True,
-    )
-
-
-def _measured(partition: Partition) -> Terms:
-    series, setting, checkpoints = partition.series, partition.setting, partition.checkpoints
-    facts = partition.row(
-        """select count(*) as relation_count, count(distinct relation_group) as group_count,
-            sum(fact_count)::bigint as fact_count, sum(prompt_count)::bigint as prompt_count from dim_relations"""
-    )
-    names = [checkpoint["checkpoint_name"] for checkpoint in checkpoints]
-    span = f": {names[0]}" if len(names) == 1 else f": {names[0]} to {names[-1]}"
-    tokens = [checkpoint["tokens"] for checkpoint in checkpoints if checkpoint["tokens"] is not None]
-    layers = wording.count(series["layer_count"], "layer")
-    return Terms(
-        "What was measured",
-        [
-            ("Series", partition.series_id),
-            (
-                "Model",
-                f"{series['family']}, {series['topology'].replace('_', ' ')};"
-                f" {wording.count(series['parameter_count'], 'parameter')}; {layers} of"
-                f" {wording.count(series['head_count'], 'head')} and one FFN;"
-                f" width {series['hidden_size']:,}; vocabulary {series['vocabulary_size']:,}",
-            ),
-            ("Checkpoints", wording.count(len(checkpoints), "checkpoint") + span),
-            *_offered(partition),
-            (
-                "Training tokens",
-                f"up to {max(tokens):,} (known for {wording.count(len(tokens), 'checkpoint')})" if tokens else
-                wording.NOT_AVAILABLE,
-            ),
-            (
-                "Facts",
-                f"{wording.count(facts['fact_count'], 'fact')} of"
-                f" {wording.count(facts['relation_count'], 'relation')} in"
-                f" {wording.count(facts['group_count'], 'group')}; {wording.count(facts['prompt_count'], 'prompt')}"
-                " per checkpoint",
-            ),
-            ("Threshold τ", f"{partition.tau_words}: a part of a sum counts when its contribution is larger"),
-            ("Threshold θ", f"{setting['theta']:g}: a role is held when the activity rate is larger"),
-            ("Norm and precision", f"{setting['norm']} proximity, weights in {setting['dtype']}"),
-        ],
-    )  # fmt: skip
-
-
-def _offered(partition: Partition) -> list[tuple[str, str]]:
-    """How many names the series' sources offer, and what became of them; nothing where none was declared."""
-    counts = {
-        row["status"]: row["total"]
-        for row in partition.rows("select status, count(*) as total from dim_revisions group by status")
-    }
-    if not counts:
-        return []
-    offered = sum(total for status, total in counts.items() if status != "gone")
-    others = [f"{counts[status]:,} {label}" for status, label in wording.STATUS_LABELS.items()
-              if status != "used" and status in counts]  # fmt: skip
-    return [
-        (
-            "Names offered",
-            f"{wording.count(offered, 'name')}, of which {counts.get('used', 0):,}"
-            f" {'is' if counts.get('used', 0) == 1 else 'are'} used"
-            + (f"; {wording.listing(others)} (listed under Data quality)" if others else ""),
-        )
-    ]
-
-
-def _comparisons(partition: Partition) -> list[Terms]:
-    """What the release's other reports are to this one; nothing where there is no other."""
-    items = [(row["name"], row["sentence"]) for row in partition.comparisons]
-    return [Terms("What else this release holds, and whether it may be compared", items)] if items else []
-
-
-def _reference(partition: Partition) -> Prose:
-    return Prose(
-        [f"Overlaps are measured against a reference checkpoint. {partition.reference_words}."],
-        "The reference checkpoint",
-    )
-
-
-def _versions(partition: Partition) -> Terms:
-    checkpoint = partition.reference
-    return Terms(
-        "Versions and hashes",
-        [
-            ("Release", partition.release),
-            ("Setting", partition.setting_id),
-            ("Facts, sha256", partition.setting["facts_sha256"]),
-            ("Weights of the reference, sha256", checkpoint["weights_sha256"]),
-            ("Tokenizer of the reference, sha256", checkpoint["tokenizer_sha256"]),
-            ("Extractor version", str(checkpoint["extractor_version"])),
-            ("Libraries", checkpoint["versions"]),
-        ],
-    )
-
-
-def _citation() -> Prose:
-    return Prose(
-        [
-            "Roles, stability and transitions follow: Ahmad Dawar Hakimi, Ali Modarressi, Philipp Wicke, Hinrich"
-            " Schütze. Time Course MechInterp: Analyzing the Evolution of Components and Knowledge in Large"
-            " Language Models. Findings of the Association for Computational Linguistics: ACL 2025.",
-            "The attribution follows: Javier Ferrando, Elena Voita. Information Flow Routes: Automatically Interpreting"
-            " Language Models at Scale. EMNLP 2024.",
-            Markup("Please cite both with the release named above."),
-        ],
-        "How to cite",
+        query=partition.standalone(sql),
     )

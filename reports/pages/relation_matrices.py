@@ -34,11 +34,13 @@ class _Shared:
     note: str
 
 
-def matrices(partition: Partition, rows: list[Row], method: Control, source: str) -> list[Block]:
+def matrices(partition: Partition, method: Control, source: str) -> list[Block]:
     """The matrices of both answer roles under a switch of the checkpoint; nothing where no relation has a set.
 
-    `rows`: of fct_relation_specificities, with their checkpoints. `method`: the page's control of the method.
+    `method`: the page's control of the method.
     """
+    rows_of = {role: partition.rows(_cells(role)) for role in ("relation_answer", "fact_answer")}
+    rows = [row for of_role in rows_of.values() for row in of_role]
     if not rows:
         return []
     indices = sorted({row["checkpoint_index"] for row in rows})
@@ -62,11 +64,16 @@ def matrices(partition: Partition, rows: list[Row], method: Control, source: str
     options = [(str(index), partition.labels[partition.checkpoints[index]["checkpoint_id"]]) for index in indices]
     return [
         Controls([Control(_CHECKPOINT, "Silenced at", options, str(shared.selected))]),
-        *(
-            _matrix(partition, shared, [row for row in rows if row["role"] == role], role)
-            for role in ("relation_answer", "fact_answer")
-        ),
+        *(_matrix(partition, shared, of_role, role) for role, of_role in rows_of.items()),
     ]
+
+
+def _cells(role: str) -> str:
+    return f"""select checkpoint_index, checkpoint_name, method, role, set_relation_id, scored_relation_id, member_count,
+            fact_count, effect, effect_low, effect_high, template_effect, mean_rank_change
+        from fct_relation_specificities join checkpoints using (checkpoint_id)
+        where role = '{role}'
+        order by checkpoint_index desc, method, set_relation_id, scored_relation_id"""
 
 
 def _matrix(partition: Partition, shared: _Shared, rows: list[Row], role: str) -> Figure:
@@ -126,6 +133,7 @@ def _matrix(partition: Partition, shared: _Shared, rows: list[Row], role: str) -
         else None,
         empty=None if lists else f"No {label} components of one relation were silenced.",
         is_half=True,
+        query=partition.standalone(_cells(role)) if rows else None,
     )
 
 

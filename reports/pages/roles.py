@@ -1,74 +1,167 @@
-"""Which roles components hold: counts and shares by primary role, and members by relation."""
+"""Which roles components hold: counts and shares by primary role, by relation, beside chance and other thresholds."""
 
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Column, Control, Figure, Page, Prose, Table, place_columns, source_line
-from timecourse.reports.pages.overview import role_count_rows
+from timecourse.reports.blocks import (
+    Block,
+    Column,
+    Control,
+    Controls,
+    Figure,
+    Page,
+    Table,
+    place_columns,
+    source_line,
+)
+from timecourse.reports.pages.kinds import activity_rates, differences, saturation
+from timecourse.reports.pages.relation_roles import caution, fact_answers, relation_answers, specific_roles
+from timecourse.reports.pages.sensitivity import other_taus, robustness, thetas
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "roles", "Roles"
 
-_MEMBER_ROLE, _MEMBER_KIND = "member_role", "member_kind"
+_KIND = "role_kind"
 
 
 def build(partition: Partition) -> Page:
-    """Role counts and shares of one partition."""
+    """Role counts and shares of one partition, heads and FFNs compared, and how far the counts can be trusted."""
     axis = charts.training_axis(partition.checkpoints)
-    rows = role_count_rows(partition)
+    kinds = [row["component_kind"] for row in partition.rows(
+        "select distinct component_kind from fct_component_histories order by component_kind desc"
+    )]  # fmt: skip
+    blocks: list[Block] = [
+        *(_counts(partition, axis, kind) for kind in wording.KIND_NOUNS),
+        *(_shares(partition, axis, kind) for kind in wording.KIND_NOUNS),
+        saturation(partition),
+        activity_rates(partition, axis),
+        differences(partition, axis),
+    ]
+    if kinds:
+        # Everything below shows one kind at a time, so that heads and FFNs never share a scale.
+        kind = Control(_KIND, "Components", [(kind, wording.KIND_NOUNS[kind][1]) for kind in kinds], kinds[0])
+        blocks += [
+            Controls([kind]),
+            relation_answers(partition, axis, kind),
+            fact_answers(partition, axis, kind),
+            specific_roles(partition, kind),
+            robustness(partition, kind),
+            thetas(partition, axis, kind),
+            *other_taus(partition),
+            caution(partition),
+        ]
     return Page(
         SLUG,
         TITLE,
-        "How many attention heads and FFNs hold each role at each checkpoint. Heads and FFNs are counted apart.",
-        [
-            _saturation(partition),
-            *(_counts(partition, axis, [row for row in rows if row["component_kind"] == kind], kind)
-              for kind in ("head", "ffn")),
-            *(_shares(partition, axis, [row for row in rows if row["component_kind"] == kind], kind)
-              for kind in ("head", "ffn")),
-            _members(partition),
-            Prose(
-                [
-                    "Relation answer and fact answer are any-of-many roles: a component that is active on 5 % of"
-                    " all answers, whatever the relation, passes θ = 0.1 for some relation with probability 0.85."
-                    " The counts here are not compared with chance, so none of them shows that a component is"
-                    " specific to a relation or fact."
-                ],
-                "Counts of relation and fact roles",
-                is_caution=True,
-            ),
-        ],
+        "How many attention heads and FFNs hold each role at each checkpoint, how many would by chance, and how far"
+        " that depends on the thresholds. Heads and FFNs are counted apart.",
+        blocks,
         axis,
-    )  # fmt: skip
-
-
-def _saturation(partition: Partition) -> Prose:
-    rows = partition.rows(
-        """select component_kind, count(*) as total, count(*) filter (where primary_role = 'general') as general
-        from fct_component_histories join checkpoints using (checkpoint_id)
-        where checkpoint_id = (select max_by(checkpoint_id, checkpoint_index) from checkpoints where is_reference)
-        group by component_kind order by component_kind desc"""
     )
-    seen = [
-        f"{row['general']:,} of {wording.kind_count(row['total'], row['component_kind'])}"
-        f" {'is' if row['general'] == 1 else 'are'} general"
+
+
+def _sql(kind: str) -> str:
+    """Components by primary role: one row per checkpoint and role, 0 where none holds it."""
+    roles = list(charts.PRIMARY_ROLES)
+    return f"""
+        select checkpoint_index, checkpoint_name, component_kind, roles.role as primary_role,
+            count(*) filter (where primary_role = roles.role) as component_count,
+            any_value(member_count_low) as count_low, any_value(member_count_high) as count_high,
+            count(*) as kind_count, component_count / kind_count as component_share
+        from fct_component_histories join checkpoints using (checkpoint_id)
+        cross join (select unnest({roles}) as role) as roles
+        left join (
+            -- General and entity come first in the order of roles: who holds one has it as primary role.
+            select checkpoint_id, component_kind, role, member_count_low, member_count_high from fct_role_stabilities
+            where role in ('general', 'entity')
+        ) as members using (checkpoint_id, component_kind, role)
+        where component_kind = '{kind}'
+        group by checkpoint_index, checkpoint_name, component_kind, roles.role
+        order by checkpoint_index, list_position({roles}, roles.role)"""
+
+
+def _noun(kind: str) -> str:
+    """Heads or FFNs, as a sentence begins."""
+    return {"head": "Heads", "ffn": "FFNs"}[kind]
+
+
+def _table(partition: Partition, name: str, rows: list[Row], kind: str) -> Table | None:
+    columns = [
+        Column("checkpoint_name", "Checkpoint"),
+        *place_columns(partition),
+        Column("primary_role", "Primary role", "role"),
+        Column("component_count", _noun(kind), "count"),
+        Column("count_low", "low (95 %)", "rank"),
+        Column("count_high", "high (95 %)", "rank"),
+        Column("kind_count", "of", "count"),
+        Column("component_share", "Share", "percent"),
+    ]
+    return Table(name, columns, partition.placed(rows)) if rows else None
+
+
+def _counts(partition: Partition, axis: charts.TrainingAxis, kind: str) -> Figure:
+    sql, noun = _sql(kind), wording.KIND_NOUNS[kind][1]
+    rows = partition.rows(sql)
+    points = [
+        {
+            "checkpoint_index": row["checkpoint_index"],
+            "series": row["primary_role"],
+            "value": row["component_count"],
+            "low": charts.rounded(row["count_low"]),
+            "high": charts.rounded(row["count_high"]),
+            "interval": _interval(row) or wording.NOT_AVAILABLE,
+        }
         for row in rows
     ]
-    reference = partition.labels[partition.reference["checkpoint_id"]]
-    explanation = (
-        "In a parallel block the FFN is a part of the same sum as every head at every position, so it does not pass τ"
-        " as a matter of course. It is still a single part, a head one part per position: heads and FFNs are not"
-        " comparable. Nor are these roles with those of models with sequential blocks."
-        if partition.series["block"] == "parallel"
-        else "At one common τ, heads and FFNs are not comparable. An FFN is one of two parts of its sum, a head's write"
-        " one of many (one per head and position), so an FFN is almost always above τ: FFNs that are all general are a"
-        " ceiling of the measure, not a finding about FFNs."
+    base = axis.base(points).encode(
+        x=axis.x(),
+        color=alt.Color(
+            "series:N",
+            scale=alt.Scale(domain=list(charts.ROLE_COLOURS), range=list(charts.ROLE_COLOURS.values())),
+            legend=None,
+        ),
     )
-    return Prose(
-        [explanation + (f" Here, at {reference}: {wording.listing(seen)}." if seen else "")],
-        "Heads and FFNs at the same τ",
-        is_caution=True,
+    # Stated, because the band may be without rows.
+    scale = alt.Scale(domain=[0, max([1, *(point["high"] or point["value"] for point in points)])], nice=True)
+    value = alt.Y("value:Q", title=noun, scale=scale, axis=alt.Axis(format="d", tickCount=5, tickMinStep=1))
+    name = charts.role_name_expression("datum.series")
+    band = base.transform_filter("isValid(datum.low)")
+    layers = [
+        axis.band(band).encode(y=alt.Y("low:Q", title=noun, scale=scale), y2="high:Q", detail="line:N"),
+        base.mark_line(strokeWidth=2).encode(y=value, detail="line:N"),
+        base.transform_calculate(role=name)
+        .mark_point(size=28, opacity=1)
+        .encode(
+            y=value,
+            tooltip=[
+                alt.Tooltip("checkpoint:N"),
+                alt.Tooltip("role:N", title="primary role"),
+                alt.Tooltip("value:Q", title=noun),
+                alt.Tooltip("interval:N", title="95 % interval"),
+            ],
+        ),
+        *axis.boundary_layers(),
+    ]
+    caption = _caption(partition, rows, kind, as_share=False)
+    return Figure(
+        f"counts-{kind}",
+        f"{_noun(kind)} by primary role: counts",
+        f"Number of {noun} whose first held role, in the order of the legend, is this one. The bands are 95 % intervals"
+        " under draws of the facts; only general and entity have one over all facts.",
+        caption,
+        source_line(partition),
+        charts.specification(alt.layer(*layers).properties(width="container", height=220), caption) if rows else None,
+        _table(partition, f"roles-counts-{kind}", rows, kind),
+        legend=list(wording.ROLE_LABELS.items()) if rows else [],
+        empty=None if rows else f"This release holds no {noun}.",
+        is_half=True,
+        query=partition.standalone(sql),
     )
+
+
+def _interval(row: Row) -> str:
+    """`11.3 to 14.7`; nothing where there is none."""
+    return "" if row["count_low"] is None else f"{row['count_low']:,.1f} to {row['count_high']:,.1f}"
 
 
 def _caption(partition: Partition, rows: list[Row], kind: str, as_share: bool) -> str:
@@ -76,57 +169,19 @@ def _caption(partition: Partition, rows: list[Row], kind: str, as_share: bool) -
         return ""
     parts = []
     for index in sorted({rows[0]["checkpoint_index"], rows[-1]["checkpoint_index"]}):
-        counts = [
-            (wording.percent(row["component_share"]) if as_share else f"{row['component_count']:,}")
-            + f" {wording.ROLE_LABELS[row['primary_role']]}"
-            for row in rows
-            if row["checkpoint_index"] == index
-        ]
+        counts = []
+        for row in (row for row in rows if row["checkpoint_index"] == index):
+            interval = f" ({_interval(row)})" if _interval(row) and not as_share else ""
+            number = wording.percent(row["component_share"]) if as_share else f"{row['component_count']:,}"
+            counts.append(f"{number} {wording.ROLE_LABELS[row['primary_role']]}{interval}")
         parts.append(f"{partition.labels[partition.checkpoints[index]['checkpoint_id']]}: {wording.listing(counts)}")
-    return f"Of {wording.kind_count(rows[0]['kind_count'], kind)}, at {'; at '.join(parts)}."
+    brackets = "" if as_share else " In brackets: the 95 % interval."
+    return f"Of {wording.kind_count(rows[0]['kind_count'], kind)}, at {'; at '.join(parts)}.{brackets}"
 
 
-def _table(partition: Partition, name: str, rows: list[Row], kind: str) -> Table:
-    return Table(
-        name,
-        [
-            Column("checkpoint_name", "Checkpoint"),
-            *place_columns(partition),
-            Column("primary_role", "Primary role", "role"),
-            Column("component_count", wording.KIND_NOUNS[kind][1].capitalize().replace("Ffn", "FFN"), "count"),
-            Column("kind_count", "of", "count"),
-            Column("component_share", "Share", "percent"),
-        ],
-        partition.placed(rows),
-    )
-
-
-def _counts(partition: Partition, axis: charts.TrainingAxis, rows: list[Row], kind: str) -> Figure:
-    noun = wording.KIND_NOUNS[kind][1]
-    points = [
-        {"checkpoint_index": row["checkpoint_index"], "series": row["primary_role"], "value": row["component_count"]}
-        for row in rows
-    ]
-    caption = _caption(partition, rows, kind, as_share=False)
-    chart = charts.line_chart(
-        axis, points, value_title=noun, colours=charts.ROLE_COLOURS, series_title="primary role", value_format="d"
-    )
-    return Figure(
-        f"counts-{kind}",
-        f"{noun.capitalize() if kind == 'head' else noun} by primary role: counts",
-        f"Number of {noun} whose first held role, in the order of the legend, is this one.",
-        caption,
-        source_line(partition),
-        charts.specification(chart, caption) if rows else None,
-        _table(partition, f"roles-counts-{kind}", rows, kind),
-        legend=list(wording.ROLE_LABELS.items()),
-        empty=None if rows else f"This release holds no {noun}.",
-        is_half=True,
-    )
-
-
-def _shares(partition: Partition, axis: charts.TrainingAxis, rows: list[Row], kind: str) -> Figure:
-    noun = wording.KIND_NOUNS[kind][1]
+def _shares(partition: Partition, axis: charts.TrainingAxis, kind: str) -> Figure:
+    sql, noun = _sql(kind), wording.KIND_NOUNS[kind][1]
+    rows = partition.rows(sql)
     points = [
         {
             "checkpoint_index": row["checkpoint_index"],
@@ -160,106 +215,15 @@ def _shares(partition: Partition, axis: charts.TrainingAxis, rows: list[Row], ki
     caption = _caption(partition, rows, kind, as_share=True)
     return Figure(
         f"shares-{kind}",
-        f"{noun.capitalize() if kind == 'head' else noun} by primary role: shares",
-        f"Share of all {noun}; every one has exactly one primary role, so the shares sum to 1.",
+        f"{_noun(kind)} by primary role: shares",
+        f"Share of all {noun}; every one has exactly one primary role, so the shares sum to 1. From the bottom: the"
+        " order of the legend.",
         caption,
         source_line(partition),
         charts.specification(chart, caption) if rows else None,
         _table(partition, f"roles-shares-{kind}", rows, kind),
-        legend=list(wording.ROLE_LABELS.items()),
+        legend=list(wording.ROLE_LABELS.items()) if rows else [],
         empty=None if rows else f"This release holds no {noun}.",
         is_half=True,
+        query=partition.standalone(sql),
     )
-
-
-def _members(partition: Partition) -> Figure:
-    rows = partition.rows(
-        """select checkpoint_index, checkpoint_name, component_kind, role, scope_id as relation_id, member_count
-        from fct_role_stabilities join checkpoints using (checkpoint_id)
-        where role in ('relation_answer', 'fact_answer')
-        order by component_kind desc, role desc, relation_id, checkpoint_index"""
-    )
-    points = [
-        {
-            "checkpoint_index": row["checkpoint_index"],
-            "kind": row["component_kind"],
-            "role": row["role"],
-            "relation": row["relation_id"],
-            "members": row["member_count"],
-        }
-        for row in rows
-    ]
-    caption = _member_caption(partition, rows)
-    chart = (
-        charts.chart_of(points)
-        .transform_filter(f"datum.role == {_MEMBER_ROLE} && datum.kind == {_MEMBER_KIND}")
-        .mark_rect()
-        .encode(
-            x=charts.checkpoint_columns(partition.checkpoints),
-            y=alt.Y("relation:N", title=None, axis=alt.Axis(labelLimit=120, ticks=False, domain=False)),
-            color=alt.Color(
-                "members:Q",
-                title="components",
-                scale=alt.Scale(domainMin=0, range=charts.SEQUENTIAL),
-                legend=alt.Legend(format="d", orient="top", gradientLength=160, gradientThickness=10, tickMinStep=1),
-            ),
-            tooltip=[alt.Tooltip("relation:N"), alt.Tooltip("members:Q", title="components")],
-        )
-        .properties(width="container", height=max(60, 18 * len({row["relation_id"] for row in rows})))
-    )
-    return Figure(
-        "members",
-        "Components that hold a role for each relation",
-        "Relation answer: holds the role for this relation. Fact answer: holds it for at least one fact of this"
-        " relation. A component can count in several relations.",
-        caption,
-        source_line(partition),
-        charts.specification(
-            chart, caption, [charts.bound(_MEMBER_ROLE, "relation_answer"), charts.bound(_MEMBER_KIND, "head")]
-        )
-        if rows
-        else None,
-        Table(
-            "roles-members",
-            [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
-                Column("component_kind", "Kind", "kind"),
-                Column("role", "Role", "role"),
-                Column("relation_id", "Relation"),
-                Column("member_count", "Components", "count"),
-            ],
-            partition.placed(rows),
-        ),
-        controls=[
-            Control(
-                _MEMBER_ROLE,
-                "Role",
-                [(role, wording.ROLE_LABELS[role]) for role in ("relation_answer", "fact_answer")],
-                "relation_answer",
-            ),
-            Control(
-                _MEMBER_KIND, "Components", [(kind, nouns[1]) for kind, nouns in wording.KIND_NOUNS.items()], "head"
-            ),
-        ]
-        if rows
-        else [],
-        empty=None if rows else "No relation or fact roles in this release.",
-    )
-
-
-def _member_caption(partition: Partition, rows: list[Row]) -> str:
-    last = partition.checkpoints[-1]
-    parts = []
-    for role in ("relation_answer", "fact_answer"):
-        final = [
-            row
-            for row in rows
-            if row["checkpoint_index"] == last["checkpoint_index"]
-            and row["component_kind"] == "head"
-            and row["role"] == role
-        ]
-        if final:
-            counts = [row["member_count"] for row in final]
-            parts.append(f"{wording.ROLE_LABELS[role]} between {min(counts):,} and {max(counts):,} heads per relation")
-    return f"At {partition.labels[last['checkpoint_id']]}: {wording.listing(parts)}." if parts else ""

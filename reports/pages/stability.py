@@ -1,232 +1,80 @@
-"""How stable roles are: overlap with the reference and with the previous checkpoint, and turnover."""
+"""How stable roles are: overlap with the reference and with the previous checkpoint, turnover, drift and seeds."""
 
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Column, Control, Controls, Figure, Page, Prose, Table, place_columns, source_line
+from timecourse.reports.blocks import Column, Control, Figure, Page, Prose, Table, place_columns, source_line
+from timecourse.reports.pages.overlaps import overlaps
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "stability", "Stability"
 
-_OVERLAP, _KIND = "overlap", "overlap_kind"
-_OVERLAPS = {"reference": "the reference checkpoint", "previous": "the previous checkpoint"}
+_DRIFT, _LIMITS = "drift_measure", "drift_limits"
+_DRIFTS = {"contribution_distance": "distance", "rank_correlation": "rank correlation"}
+_FLAGS = {"suspect": "looks broken", "identical": "identical", "outlier": "unusually far", "none": "as usual"}
+_TURNOVER_COLOURS = {"all": charts.CSS_COLOURS["all"]} | {role: charts.ROLE_COLOURS[role] for role in charts.ROLES}
 
 
 def build(partition: Partition) -> Page:
-    """Overlaps and turnover of one partition."""
+    """Overlaps, turnover and drift of one partition."""
     axis = charts.training_axis(partition.checkpoints)
     return Page(
         SLUG,
         TITLE,
         "How much the set of components in a role overlaps with the same role's set at the reference checkpoint"
-        " and at the checkpoint before.",
+        " and at the checkpoint before, how many change their role, and how far what they contribute moves.",
         [
             Prose(
                 [
                     "IoU (intersection over union) is 1 where two sets are equal and 0 where they share nothing."
                     " Where both sets are empty it is not defined: the line is interrupted and the table says n/a."
-                    f"  {partition.reference_words}. Its overlap with itself is 1 by definition. Small sets overlap"
-                    " by chance more unevenly than large ones: the tables give the size of every set."
-                ]
+                    f" {partition.reference_words}. Its overlap with itself is 1 by definition.",
+                    "Two lines say how to read an overlap. Random sets of the same sizes overlap as far as the dotted"
+                    " line says: heads drawn within the same layers, FFNs from all. A role that does not change at"
+                    " all, seen through other facts, reaches the dashed line: the overlap of the sets that two halves"
+                    " of the facts give at this checkpoint. Corrected for chance, 0 is chance and 1 is the largest"
+                    " overlap that sets of these sizes can have; it is n/a, and nothing is drawn, where chance already"
+                    " is the largest. Corrected for noise, 1 is a role that does not change. Bands are 95\u00a0%"
+                    " intervals over draws of the facts; what reaches beyond an axis is cut off.",
+                ],
+                "How to read this page",
             ),
-            *(_global(partition, axis, overlap, kind) for kind in ("head", "ffn") for overlap in _OVERLAPS),
-            Controls(
-                [
-                    Control(_OVERLAP, "Overlap by relation, with", list(_OVERLAPS.items()), "reference"),
-                    Control(_KIND, "of", [(kind, nouns[1]) for kind, nouns in wording.KIND_NOUNS.items()], "head"),
-                ]
-            ),
-            _by_relation(partition, axis),
-            *(_turnover(partition, axis, kind) for kind in ("head", "ffn")),
+            *overlaps(partition, axis),
+            *(_turnover(partition, axis, kind) for kind in wording.KIND_NOUNS),
+            *_drift(partition, axis),
             *_seeds(partition, axis),
         ],
         axis,
     )
 
 
-def _global(partition: Partition, axis: charts.TrainingAxis, overlap: str, kind: str) -> Figure:
-    rows = partition.rows(
-        f"""select checkpoint_index, checkpoint_name, component_kind, role, member_count,
-            {overlap}_member_count as other_member_count, iou_{overlap} as iou
-        from fct_role_stabilities join checkpoints using (checkpoint_id)
-        where component_kind = '{kind}' and role in ('general', 'entity') order by role desc, checkpoint_index"""
-    )
-    noun = wording.KIND_NOUNS[kind][1]
-    points = [
-        {"checkpoint_index": row["checkpoint_index"], "series": row["role"], "value": charts.rounded(row["iou"])}
-        for row in rows
-    ]
-    is_defined = any(row["iou"] is not None for row in rows)
-    caption = _global_caption(partition, rows, overlap) if is_defined else ""
-    chart = charts.line_chart(
-        axis, points, value_title="IoU", colours=charts.ROLE_COLOURS, series_title="role", domain=(0, 1)
-    )
-    nothing = (
-        "There is one checkpoint: it has no previous one." if overlap == "previous" and len(partition.checkpoints) == 1
-        else f"No {noun} hold these roles at any checkpoint: the overlap is n/a throughout."
-    )  # fmt: skip
-    return Figure(
-        f"iou-{overlap}-{kind}",
-        f"Overlap with {_OVERLAPS[overlap]}: {noun}",
-        f"IoU of the set of {noun} in the role with the same role's set at {_OVERLAPS[overlap]}.",
-        caption,
-        source_line(partition),
-        charts.specification(chart, caption) if is_defined else None,
-        Table(
-            f"stability-{overlap}-{kind}",
-            [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
-                Column("role", "Role", "role"),
-                Column("member_count", wording.KIND_NOUNS[kind][1], "count"),
-                Column("other_member_count", f"at {_OVERLAPS[overlap]}", "count"),
-                Column("iou", "IoU", "decimal"),
-            ],
-            partition.placed(rows),
-        ),
-        legend=[(role, wording.ROLE_LABELS[role]) for role in ("general", "entity")],
-        empty=None if is_defined else nothing,
-        is_half=True,
-    )
-
-
-def _global_caption(partition: Partition, rows: list[Row], overlap: str) -> str:
-    """The first checkpoint's overlap with the reference, or the last one's with the checkpoint before it."""
-    index = 0 if overlap == "reference" else len(partition.checkpoints) - 1
-    parts = [
-        f"{wording.ROLE_LABELS[row['role']]} {wording.decimal(row['iou'])} ({row['member_count']:,} and"
-        f" {wording.integer(row['other_member_count'])})"
-        for row in rows
-        if row["checkpoint_index"] == index
-    ]
-    if not parts:
-        return ""
-    label = partition.labels[partition.checkpoints[index]["checkpoint_id"]]
-    return f"At {label}: {wording.listing(parts)}; in brackets the sizes of the two sets."
-
-
-def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
-    rows = partition.rows(
-        """select checkpoint_index, checkpoint_name, component_kind, role, scope_id as relation_id, member_count,
-            reference_member_count, iou_reference, previous_member_count, iou_previous
-        from fct_role_stabilities join checkpoints using (checkpoint_id)
-        where role in ('relation_answer', 'fact_answer')
-        order by component_kind desc, relation_id, role desc, checkpoint_index"""
-    )
-    roles = ("relation_answer", "fact_answer")
-    relations = sorted({row["relation_id"] for row in rows})
-    points = [
-        {
-            "checkpoint_index": row["checkpoint_index"],
-            "kind": row["component_kind"],
-            "role": row["role"],
-            "panel": row["relation_id"],
-            "panel_index": relations.index(row["relation_id"]),
-            "members": row["member_count"],
-            "reference": charts.rounded(row["iou_reference"]),
-            "previous": charts.rounded(row["iou_previous"]),
-        }
-        for row in rows
-    ]
-    base = axis.base(points).transform_filter(f"datum.kind == {_KIND}").transform_calculate(iou=f"datum[{_OVERLAP}]")
-    panel = alt.Chart().encode(
-        x=axis.x(),
-        y=alt.Y("iou:Q", title="IoU", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3)),
-        color=alt.Color(
-            "role:N",
-            legend=None,
-            scale=alt.Scale(domain=list(roles), range=[charts.ROLE_COLOURS[role] for role in roles]),
-        ),
-    )
-    tooltip = [
-        alt.Tooltip("panel:N", title="relation"),
-        alt.Tooltip("checkpoint:N"),
-        alt.Tooltip("role:N"),
-        alt.Tooltip("iou:Q", title="IoU", format=".3f"),
-        alt.Tooltip("members:Q", title="components"),
-    ]
-    chart = charts.small_multiples(
-        base,
-        [
-            panel.mark_line(strokeWidth=2).encode(detail="line:N"),
-            panel.mark_point(size=22, opacity=1).encode(tooltip=tooltip),
-            *axis.boundary_layers(),
-        ],
-        height=90,
-    )
-    first = [row for row in rows if row["checkpoint_index"] == 0 and row["component_kind"] == "head"]
-    defined = [row["iou_reference"] for row in first if row["iou_reference"] is not None]
-    is_defined = any(row["iou_reference"] is not None or row["iou_previous"] is not None for row in rows)
-    caption = ""
-    if first:
-        label = partition.labels[partition.checkpoints[0]["checkpoint_id"]]
-        low, high = min(defined, default=0), max(defined, default=0)
-        spread = f" and lies between {low:.2f} and {high:.2f} there" if defined else ""
-        caption = (
-            f"Heads at {label}, with the reference: the overlap is defined for {len(defined):,} of"
-            f" {wording.count(len(first), 'pair')} of relation and role{spread}."
-        )
-    return Figure(
-        "iou-relations",
-        "Overlap of relation-answer and fact-answer components, by relation",
-        "IoU of the set of components that hold the role for the relation (fact answer: for at least one of its"
-        " facts).",
-        caption,
-        source_line(partition),
-        charts.specification(chart, caption, [charts.bound(_OVERLAP, "reference"), charts.bound(_KIND, "head")])
-        if is_defined
-        else None,
-        Table(
-            "stability-relations",
-            [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
-                Column("component_kind", "Kind", "kind"),
-                Column("relation_id", "Relation"),
-                Column("role", "Role", "role"),
-                Column("member_count", "Components", "count"),
-                Column("reference_member_count", "at the reference", "count"),
-                Column("iou_reference", "IoU with the reference", "decimal"),
-                Column("previous_member_count", "at the previous", "count"),
-                Column("iou_previous", "IoU with the previous", "decimal"),
-            ],
-            partition.placed(rows),
-        ),
-        legend=[(role, wording.ROLE_LABELS[role]) for role in roles],
-        empty=None
-        if is_defined
-        else "No component holds these roles at any checkpoint: the overlap is n/a throughout.",
-    )
-
-
 def _turnover(partition: Partition, axis: charts.TrainingAxis, kind: str) -> Figure:
-    rows = partition.rows(
-        f"""select later.checkpoint_index as checkpoint_index, earlier.checkpoint_name as from_checkpoint,
-            later.checkpoint_name as to_checkpoint, component_kind, role, changed_count, component_count, turnover
+    sql = f"""select later.checkpoint_index as checkpoint_index, earlier.checkpoint_name as from_checkpoint,
+            later.checkpoint_name as to_checkpoint, component_kind, role, changed_count, component_count, turnover,
+            turnover_low, turnover_high
         from fct_turnovers
         join checkpoints as earlier on earlier.checkpoint_id = from_checkpoint_id
         join checkpoints as later on later.checkpoint_id = to_checkpoint_id
-        where component_kind = '{kind}' order by role, checkpoint_index"""
-    )
+        where component_kind = '{kind}' and role <> 'inactive'
+        order by list_position({list(_TURNOVER_COLOURS)}, role), later.checkpoint_index"""
+    rows = partition.rows(sql)
     noun = wording.KIND_NOUNS[kind][1]
-    colours = {"all": "#1f2428"} | {role: charts.ROLE_COLOURS[role] for role in charts.ROLES}
     points = [
-        {"checkpoint_index": row["checkpoint_index"], "series": row["role"], "value": charts.rounded(row["turnover"])}
+        {
+            "checkpoint_index": row["checkpoint_index"],
+            "role": row["role"],
+            "panel": "all roles" if row["role"] == "all" else wording.ROLE_LABELS[row["role"]],
+            "panel_index": list(_TURNOVER_COLOURS).index(row["role"]),
+            "value": charts.rounded(row["turnover"]),
+            "low": charts.rounded(row["turnover_low"]),
+            "high": charts.rounded(row["turnover_high"]),
+            "changed": row["changed_count"],
+            "of": row["component_count"],
+        }
         for row in rows
     ]
     total = [row for row in rows if row["role"] == "all" and row["turnover"] is not None]
-    caption = ""
-    if total:
-        low, high = min(total, key=lambda row: row["turnover"]), max(total, key=lambda row: row["turnover"])
-        caption = (
-            f"All roles, {wording.count(len(total), 'transition')}: between {wording.percent(low['turnover'])}"
-            f" ({low['changed_count']:,} of {wording.kind_count(low['component_count'], kind)}) and"
-            f" {wording.percent(high['turnover'])} ({high['changed_count']:,} of"
-            f" {wording.kind_count(high['component_count'], kind)})."
-        )
-    chart = charts.line_chart(
-        axis, points, value_title="turnover", colours=colours, series_title="role", value_format=".0%", domain=(0, 1)
-    )
+    caption = _turnover_caption(total, kind) if total else ""
     nothing = (
         "There is one checkpoint: no transition." if len(partition.checkpoints) == 1
         else f"No {noun} hold a role at any checkpoint: turnover is n/a throughout."
@@ -235,10 +83,11 @@ def _turnover(partition: Partition, axis: charts.TrainingAxis, kind: str) -> Fig
         f"turnover-{kind}",
         f"Turnover per transition: {noun}",
         f"Share of {noun} whose primary role changed since the checkpoint before, of those that hold a role at"
-        " either end. By role: of those whose primary role is this one at either end.",
+        " either end. By role: of those whose primary role is this one at either end. Bands are 95\u00a0% intervals"
+        " over draws of the facts. Noise near the threshold counts as change: compare turnovers with each other only.",
         caption,
         source_line(partition),
-        charts.specification(chart, caption) if total else None,
+        charts.specification(_turnover_chart(axis, points), caption) if total else None,
         Table(
             f"stability-turnover-{kind}",
             [
@@ -248,24 +97,217 @@ def _turnover(partition: Partition, axis: charts.TrainingAxis, kind: str) -> Fig
                 Column("changed_count", "Changed", "count"),
                 Column("component_count", "of", "count"),
                 Column("turnover", "Turnover", "percent"),
+                Column("turnover_low", "95 % low", "percent"),
+                Column("turnover_high", "95 % high", "percent"),
             ],
             rows,
         ),
-        legend=[("all", "all"), *((role, wording.ROLE_LABELS[role]) for role in charts.ROLES)],
         empty=None if total else nothing,
-        is_half=True,
+        query=partition.standalone(sql),
     )
+
+
+def _turnover_chart(axis: charts.TrainingAxis, points: list[Row]) -> alt.FacetChart:
+    """One panel per role."""
+    scale = alt.Scale(domain=list(_TURNOVER_COLOURS), range=list(_TURNOVER_COLOURS.values()))
+    y = alt.Y("value:Q", title="turnover", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", tickCount=3))
+    panel = alt.Chart().encode(x=axis.x(), detail="line:N", color=alt.Color("role:N", legend=None, scale=scale))
+    tooltip = [
+        alt.Tooltip("checkpoint:N"),
+        alt.Tooltip("panel:N", title="role"),
+        alt.Tooltip("value:Q", title="turnover", format=".1%"),
+        alt.Tooltip("low:Q", title="95 % low", format=".1%"),
+        alt.Tooltip("high:Q", title="95 % high", format=".1%"),
+        alt.Tooltip("changed:Q", title="changed"),
+        alt.Tooltip("of:Q", title="of"),
+    ]
+    interval = y.copy()
+    interval.shorthand = "low:Q"
+    layers = [
+        axis.band(panel).encode(y=interval, y2="high:Q"),
+        panel.mark_line(strokeWidth=2).encode(y=y),
+        panel.mark_point(size=26, opacity=1).encode(y=y, tooltip=tooltip),
+        *axis.boundary_layers(),
+    ]
+    return charts.small_multiples(axis.base(points), layers, height=100)
+
+
+def _turnover_caption(rows: list[Row], kind: str) -> str:
+    """The transitions with the least and with the most turnover; `rows`: of all roles together."""
+    parts = []
+    for row in (min(rows, key=lambda row: row["turnover"]), max(rows, key=lambda row: row["turnover"])):
+        has_interval = row["turnover_low"] is not None
+        interval = f", {wording.interval(row['turnover_low'], row['turnover_high'])}" if has_interval else ""
+        of = f"{row['changed_count']:,} of {wording.kind_count(row['component_count'], kind)}"
+        parts.append(f"{wording.percent(row['turnover'])} ({of}{interval})")
+    return f"All roles, {wording.count(len(rows), 'transition')}: between {parts[0]} and {parts[1]}."
+
+
+def _drift(partition: Partition, axis: charts.TrainingAxis) -> list[Figure]:
+    """How far contributions move between neighbours; nothing where the release does not hold it."""
+    if not partition.has_mart("fct_checkpoint_drifts"):
+        return []
+    sql = """select later.checkpoint_index as checkpoint_index, earlier.checkpoint_name as from_checkpoint,
+            later.checkpoint_name as to_checkpoint, component_kind, contribution_distance, typical_distance,
+            distance_ratio, rank_correlation, bypass_distance, is_outlier, is_identical, is_suspect
+        from fct_checkpoint_drifts as drifts
+        join checkpoints as earlier on earlier.checkpoint_id = previous_checkpoint_id
+        join checkpoints as later on later.checkpoint_id = drifts.checkpoint_id
+        order by list_position(['head', 'ffn', 'all'], component_kind), later.checkpoint_index"""
+    rows = partition.rows(sql)
+    caption = _drift_caption(partition, rows) if rows else ""
+    control = Control(_DRIFT, "Shown", list(_DRIFTS.items()), "contribution_distance")
+    nothing = (
+        "There is one checkpoint: no neighbour to compare it with." if len(partition.checkpoints) == 1
+        else "No two neighbouring checkpoints have contributions."
+    )  # fmt: skip
+    return [
+        Figure(
+            "drift",
+            "Drift: how far contributions move from one checkpoint to the next",
+            "Distance of the components' contributions from those at the checkpoint before, free of any threshold: 0"
+            " where every component contributes what it did, 1 where nothing is left of it. Thin lines: the median"
+            " of the series' other transitions. A checkpoint looks broken where its neighbours are less than half as"
+            " far from each other as it is from both; it is unusually far where the distance is more than three times"
+            " the median and far outside the others' spread. Rank correlation: Spearman's, over components.",
+            caption,
+            source_line(partition, uses_tau=False),
+            charts.specification(
+                _drift_chart(axis, rows), caption,
+                [charts.bound(_DRIFT, "contribution_distance"), {"name": _LIMITS, "value": _drift_limits(rows)}],
+            ) if rows else None,
+            Table(
+                "stability-drift",
+                [
+                    Column("from_checkpoint", "From"),
+                    Column("to_checkpoint", "To"),
+                    Column("component_kind", "Kind"),
+                    Column("contribution_distance", "Distance", "decimal"),
+                    Column("typical_distance", "Typical distance", "decimal"),
+                    Column("distance_ratio", "Ratio", "rank"),
+                    Column("rank_correlation", "Rank correlation", "decimal"),
+                    Column("bypass_distance", "Distance past it", "decimal"),
+                    Column("is_outlier", "Unusually far", "flag"),
+                    Column("is_identical", "Identical", "flag"),
+                    Column("is_suspect", "Looks broken", "flag"),
+                ],
+                rows,
+            ),
+            legend=[(kind, nouns[1]) for kind, nouns in wording.KIND_NOUNS.items()] if rows else (),
+            controls=[control] if rows else (),
+            empty=None if rows else nothing,
+            query=partition.standalone(sql),
+        )
+    ]  # fmt: skip
+
+
+def _flag(row: Row) -> str:
+    """The gravest of what is unusual about a transition (a key of `_FLAGS`)."""
+    return next((flag for flag in list(_FLAGS)[:-1] if row[f"is_{flag}"]), "none")
+
+
+def _drift_limits(rows: list[Row]) -> dict[str, list[float]]:
+    """Measure -> ends of its axis."""
+    largest = max(row["contribution_distance"] for row in rows)
+    correlations = [row["rank_correlation"] for row in rows if row["rank_correlation"] is not None]
+    return {"contribution_distance": [0, 1.05 * largest or 1], "rank_correlation": [min([0, *correlations]), 1]}
+
+
+def _drift_chart(axis: charts.TrainingAxis, rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
+    points = [
+        {
+            "checkpoint_index": row["checkpoint_index"],
+            "kind": row["component_kind"],
+            "from": row["from_checkpoint"],
+            "flag": _FLAGS[_flag(row)],
+            "typical": charts.rounded(row["typical_distance"]),
+            **{column: charts.rounded(row[column]) for column in _DRIFTS},
+        }
+        for row in rows
+        if row["component_kind"] in wording.KIND_NOUNS
+    ]
+    kinds = list(wording.KIND_NOUNS)
+    colours = alt.Scale(domain=kinds, range=[charts.KIND_COLOURS[kind] for kind in kinds])
+    scale = alt.Scale(domain=alt.ExprRef(f"{_LIMITS}[{_DRIFT}]"), nice=False)
+    y = alt.Y("value:Q", title="from the checkpoint before", scale=scale, axis=alt.Axis(tickCount=5))
+    base = (
+        axis.base(points)
+        .transform_calculate(
+            value=f"datum[{_DRIFT}]", usual=f"{_DRIFT} == 'contribution_distance' ? datum.typical : null"
+        )
+        .encode(x=axis.x(), color=alt.Color("kind:N", legend=None, scale=colours))
+    )
+    dash = alt.StrokeDash("kind:N", legend=None, scale=alt.Scale(domain=kinds, range=[[1, 0], [6, 3]]))
+    usual = y.copy()
+    usual.shorthand = "usual:Q"
+    marks = ["cross", "square", "triangle-up", "circle"]
+    flags = list(_FLAGS.values())
+    present = [flag for flag in flags if any(point["flag"] == flag for point in points)]
+    legend = (
+        alt.Legend(title=None, orient="top", symbolFillColor="#6a7177", symbolStrokeColor="#6a7177")
+        if present != [_FLAGS["none"]]
+        else None
+    )
+    shape = alt.Shape(
+        "flag:N",
+        legend=legend,
+        scale=alt.Scale(
+            domain=present, range=[mark for mark, flag in zip(marks, flags, strict=True) if flag in present]
+        ),
+    )
+    tooltip = [
+        alt.Tooltip("from:N"),
+        alt.Tooltip("checkpoint:N", title="to"),
+        alt.Tooltip("kind:N"),
+        alt.Tooltip("contribution_distance:Q", title="distance", format=".4f"),
+        alt.Tooltip("typical:Q", title="typical", format=".4f"),
+        alt.Tooltip("rank_correlation:Q", title="rank correlation", format=".3f"),
+        alt.Tooltip("flag:N"),
+    ]
+    size = alt.condition(f"datum.flag == '{_FLAGS['none']}'", alt.value(30), alt.value(110))
+    return alt.layer(
+        base.mark_line(strokeWidth=1, opacity=0.7).encode(y=usual, strokeDash=dash, detail="line:N"),
+        base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash, detail="line:N"),
+        base.mark_point(opacity=1).encode(y=y, shape=shape, size=size, tooltip=tooltip),
+        *axis.boundary_layers(),
+    ).properties(width="container", height=240)  # fmt: skip
+
+
+def _drift_caption(partition: Partition, rows: list[Row]) -> str:
+    """Where either kind moved furthest, and which checkpoints look broken."""
+    names = {row["checkpoint_name"]: partition.labels[row["checkpoint_id"]] for row in partition.checkpoints}
+    sentences = []
+    for kind, nouns in wording.KIND_NOUNS.items():
+        found = [row for row in rows if row["component_kind"] == kind]
+        if found:
+            far = max(found, key=lambda row: row["contribution_distance"])
+            typical = (
+                f"; the median of the other transitions is {wording.decimal(far['typical_distance'])}"
+                if far["typical_distance"] is not None
+                else ""
+            )
+            sentences.append(
+                f"{nouns[1][0].upper()}{nouns[1][1:]} moved furthest to {names[far['to_checkpoint']]}: distance"
+                f" {wording.decimal(far['contribution_distance'])}{typical}."
+            )
+    for flag, words in (("is_suspect", "looks broken"), ("is_identical", "is identical with the one before")):
+        flagged = [names[row["to_checkpoint"]] for row in rows if row["component_kind"] == "all" and row[flag]]
+        if flagged:
+            shown = wording.listing([*flagged[:4], *([f"{len(flagged) - 4:,} more"] * (len(flagged) > 4))])
+            sentences.append(f"Over all components, {words}: {shown}.")
+        elif flag == "is_suspect":
+            sentences.append("Over all components, no checkpoint looks broken.")
+    return " ".join(sentences)
 
 
 def _seeds(partition: Partition, axis: charts.TrainingAxis) -> list[Figure]:
     """How much the roles differ between runs of one recipe; nothing where the release holds no other run."""
-    rows = partition.rows(
-        """select checkpoint_index, checkpoint_name, component_kind, role, other_series_id, member_count,
+    sql = f"""select checkpoint_index, checkpoint_name, component_kind, role, other_series_id, member_count,
             other_member_count, iou, differing_count, component_count, differing_share
         from fct_recipe_overlaps join checkpoints using (checkpoint_id)
-        order by checkpoint_index, component_kind desc, other_series_id,
-            list_position(['all', 'general', 'entity', 'relation_answer', 'fact_answer'], role)"""
-    )
+        order by checkpoint_index, component_kind desc, other_series_id, other_checkpoint_id,
+            list_position({list(_TURNOVER_COLOURS)}, role)"""
+    rows = partition.rows(sql)
     if not rows:
         return []
     groups: dict[tuple[int, str], list[float]] = {}
@@ -321,5 +363,6 @@ def _seeds(partition: Partition, axis: charts.TrainingAxis) -> list[Figure]:
             ),
             legend=[(kind, nouns[1]) for kind, nouns in wording.KIND_NOUNS.items()],
             empty=None if points else "No component holds a role in either run: the share is n/a throughout.",
+            query=partition.standalone(sql),
         )
     ]

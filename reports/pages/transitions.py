@@ -1,57 +1,70 @@
-"""How components move between roles from one checkpoint to the next."""
+"""How components move between roles: over training, from one checkpoint to the next, and how long roles last."""
 
 import altair as alt
 
 from timecourse.reports import charts, wording
 from timecourse.reports.blocks import Column, Control, Controls, Figure, Page, Prose, Table, source_line
+from timecourse.reports.pages.flows import flows
+from timecourse.reports.pages.spells import change_map, durations, repurposings
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "transitions", "Transitions"
 
 _PAIR = "pair"
+_ALL = "-1"
+"""In the place of a transition's index: all of them together."""
 
 
 def build(partition: Partition) -> Page:
-    """Transition matrices and switches of one partition."""
+    """Flows, transition matrices, durations and repurposings of one partition."""
     pairs = partition.rows(
         """select distinct later.checkpoint_index as pair, from_checkpoint_id, to_checkpoint_id
         from fct_role_transitions join checkpoints as later on later.checkpoint_id = to_checkpoint_id order by pair"""
     )
-    lead = "Which primary role the components of each role have at the next checkpoint, for any consecutive two."
+    lead = (
+        "How components move between primary roles: over the whole of training, from one checkpoint to the next, and"
+        " how long they stay."
+    )
     if not pairs:
         return Page(SLUG, TITLE, lead, [Prose(["There is one checkpoint: no transition to show."])])
-    options = [
-        (
-            str(row["pair"]),
-            f"{partition.labels[row['from_checkpoint_id']]} → {partition.labels[row['to_checkpoint_id']]}",
+    names = {_ALL: "all transitions"} | {
+        str(row["pair"]): (
+            f"{partition.labels[row['from_checkpoint_id']]} → {partition.labels[row['to_checkpoint_id']]}"
         )
         for row in pairs
-    ]
-    names = dict(options)
-    last = options[-1][0]
+    }
+    kinds = list(wording.KIND_NOUNS)
     return Page(
         SLUG,
         TITLE,
         lead,
         [
-            Controls([Control(_PAIR, "Transition", options, last)]),
-            *(_matrix(partition, kind, names) for kind in ("head", "ffn")),
-            *(_switches(partition, kind, names) for kind in ("head", "ffn")),
+            *(flows(partition, kind) for kind in kinds),
+            Controls([Control(_PAIR, "Transition", list(names.items()), _ALL)]),
+            *(_matrix(partition, kind, len(pairs)) for kind in kinds),
+            *(_switches(partition, kind) for kind in kinds),
+            *(figure for kind in kinds for figure in durations(partition, kind)),
+            *(figure for kind in kinds for figure in change_map(partition, kind)),
+            *(figure for kind in kinds for figure in repurposings(partition, kind)),
         ],
     )
 
 
-def _matrix(partition: Partition, kind: str, names: dict[str, str]) -> Figure:
-    rows = partition.rows(
-        f"""select later.checkpoint_index as pair, earlier.checkpoint_name as from_checkpoint,
-            later.checkpoint_name as to_checkpoint, from_role, to_role, component_count, share
+def _matrix(partition: Partition, kind: str, transition_count: int) -> Figure:
+    sql = f"""select {_ALL} as pair, 'each' as from_checkpoint, 'its next' as to_checkpoint, from_role, to_role,
+            sum(component_count)::integer as component_count,
+            sum(component_count) / nullif(sum(sum(component_count)) over (partition by from_role), 0) as share
+        from fct_role_transitions where component_kind = '{kind}' group by from_role, to_role
+        union all
+        select later.checkpoint_index, earlier.checkpoint_name, later.checkpoint_name, from_role, to_role,
+            component_count, share
         from fct_role_transitions
         join checkpoints as earlier on earlier.checkpoint_id = from_checkpoint_id
         join checkpoints as later on later.checkpoint_id = to_checkpoint_id
         where component_kind = '{kind}'
         order by pair, list_position({list(charts.PRIMARY_ROLES)}, from_role),
             list_position({list(charts.PRIMARY_ROLES)}, to_role)"""
-    )
+    rows = partition.rows(sql)
     noun = wording.KIND_NOUNS[kind][1]
     points = [
         {
@@ -63,15 +76,16 @@ def _matrix(partition: Partition, kind: str, names: dict[str, str]) -> Figure:
         }
         for row in rows
     ]
-    caption = _matrix_caption(rows, kind, names)
+    caption = _matrix_caption(rows, kind, transition_count)
     return Figure(
         f"matrix-{kind}",
         f"From role to role: {noun}",
         f"Number of {noun} by primary role at the first (rows) and at the second checkpoint (columns); the shade is"
-        " the share of the row. The diagonal stayed.",
+        f" the share of the row. The diagonal stayed. Over all transitions, every {wording.KIND_NOUNS[kind][0]} counts"
+        " once for each.",
         caption,
         source_line(partition),
-        charts.specification(_matrix_chart(points), caption, [charts.bound(_PAIR, list(names)[-1])]) if rows else None,
+        charts.specification(_matrix_chart(points), caption, [charts.bound(_PAIR, _ALL)]) if rows else None,
         Table(
             f"transitions-matrix-{kind}",
             [
@@ -89,6 +103,7 @@ def _matrix(partition: Partition, kind: str, names: dict[str, str]) -> Figure:
         ),
         empty=None if rows else f"This release holds no {noun}.",
         is_half=True,
+        query=partition.standalone(sql),
     )
 
 
@@ -122,42 +137,48 @@ def _matrix_chart(points: list[Row]) -> alt.LayerChart | alt.FacetChart:
     )
 
 
-def _matrix_caption(rows: list[Row], kind: str, names: dict[str, str]) -> str:
+def _matrix_caption(rows: list[Row], kind: str, transition_count: int) -> str:
+    """Over all transitions: how many stayed, and the largest change."""
     if not rows:
         return ""
-    pair = int(list(names)[-1])
-    final = [row for row in rows if row["pair"] == pair]
-    total = sum(row["component_count"] for row in final)
-    stayed = sum(row["component_count"] for row in final if row["from_role"] == row["to_role"])
-    moves = [row for row in final if row["from_role"] != row["to_role"] and row["component_count"]]
-    text = f"{names[str(pair)]}: {stayed:,} of {wording.kind_count(total, kind)} kept their primary role"
+    pooled = [row for row in rows if str(row["pair"]) == _ALL]
+    total = sum(row["component_count"] for row in pooled)
+    stayed = sum(row["component_count"] for row in pooled if row["from_role"] == row["to_role"])
+    moves = [row for row in pooled if row["from_role"] != row["to_role"] and row["component_count"]]
+    text = (
+        f"Over {wording.count(transition_count, 'transition')}: of {total:,} times that a {wording.KIND_NOUNS[kind][0]}"
+        f" came to the next checkpoint, it kept its primary role {stayed:,} times"
+    )
     if moves:
         top = max(moves, key=lambda row: row["component_count"])
         text += (
-            f"; the largest change is {wording.ROLE_LABELS[top['from_role']]} to {wording.ROLE_LABELS[top['to_role']]}"
-            f" ({wording.kind_count(top['component_count'], kind)})"
+            f"; the most frequent change is {wording.ROLE_LABELS[top['from_role']]} to"
+            f" {wording.ROLE_LABELS[top['to_role']]} ({wording.count(top['component_count'], 'time')})"
         )
     return text + ". Rows without any component have no share."
 
 
-def _switches(partition: Partition, kind: str, names: dict[str, str]) -> Figure:
-    rows = partition.rows(
-        f"""select later.checkpoint_index as pair, earlier.checkpoint_name as from_checkpoint,
-            later.checkpoint_name as to_checkpoint, role, from_count, to_count, left_count, entered_count,
-            deactivated_count, activated_count, switched_to_general_count, switched_to_entity_count,
-            switched_to_relation_answer_count, switched_to_fact_answer_count
+def _switches(partition: Partition, kind: str) -> Figure:
+    counts = ["from_count", "to_count", "left_count", "entered_count", "deactivated_count", "activated_count"]
+    counts += [f"switched_to_{role}_count" for role in charts.ROLES]
+    sql = f"""select {_ALL} as pair, 'each' as from_checkpoint, 'its next' as to_checkpoint, role,
+            {", ".join(f"sum({count})::integer as {count}" for count in counts)}
+        from fct_role_switches where component_kind = '{kind}' group by role
+        union all
+        select later.checkpoint_index, earlier.checkpoint_name, later.checkpoint_name, role, {", ".join(counts)}
         from fct_role_switches
         join checkpoints as earlier on earlier.checkpoint_id = from_checkpoint_id
         join checkpoints as later on later.checkpoint_id = to_checkpoint_id
         where component_kind = '{kind}' order by pair, list_position({list(charts.ROLES)}, role)"""
-    )
+    rows = partition.rows(sql)
     noun = wording.KIND_NOUNS[kind][1]
     return Figure(
         f"switches-{kind}",
         f"Members that left, entered and switched: {noun}",
         "By role, sets united over relations and facts. Deactivated: left and holds no role after. Activated:"
         " entered and held none before. Now in a role: left this one and holds that one after, whether or not it"
-        " did before (n/a for the role itself); a component can count under several.",
+        " did before (n/a for the role itself); a component can count under several. Over all transitions, the counts"
+        " are sums.",
         "",
         source_line(partition),
         None,
@@ -185,4 +206,5 @@ def _switches(partition: Partition, kind: str, names: dict[str, str]) -> Figure:
         ),
         empty=None if rows else f"This release holds no {noun}.",
         is_table_open=True,
+        query=partition.standalone(sql),
     )

@@ -15,6 +15,8 @@ import pytest
 from timecourse.reports.partition import list_partitions
 from timecourse.reports.site import render_site
 
+from .browser import browser, window  # noqa: F401  # fixtures
+
 HOSTILE = {
     "capital_of": "<script>window.pwned = 1</script>\"' &amp; ünï\u2028code",
     "tiny": "</script><img src=x onerror='window.pwned = 2'>",

@@ -9,8 +9,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from timecourse.reports.pages import causal
 from timecourse.reports.page import write_page
+from timecourse.reports.pages import causal
 from timecourse.reports.partition import list_partitions, open_partition
 
 from .conftest import HOSTILE, PageReader, Site, changed, silence, tables_with

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.warehouse.raw_lake import commit
+from timecourse import build
 from timecourse.build import build_warehouse
 from timecourse.errors import UsageError, UserError
 from timecourse.expectations.gate import gate_release
@@ -72,6 +73,16 @@ def test_broken_data_is_a_result_with_its_rows(tmp_path: Path, capfd: pytest.Cap
     (row,) = json.loads(failed.failing_rows)
     assert (row["prompt_id"], row["row_count"]) == (0, 2)
     assert capfd.readouterr() == ("", ""), "dbt speaks"
+
+
+def test_broken_data_of_any_batch_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_BATCH_SHARE", 1e-12)
+    for name, attributions in (("step1", ATTRIBUTIONS * 2), ("step2", ATTRIBUTIONS)):
+        tables = {"prompts": PROMPTS, "prompt_tokens": TOKENS, "attributions": attributions, "predictions": PREDICTIONS}
+        commit(tmp_path, "s", name, tables)
+    result = build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    (failed,) = (check for check in result.checks if check.result == "fail")
+    assert failed.table_name == "stg_raw__attributions"
 
 
 def test_a_database_in_use_is_said_so(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from altair.utils.schemapi import debug_mode
 from tests.conftest import Finished
 from tests.reports.conftest import PageReader
 from timecourse.build import PACKAGE
-from timecourse.dictionary import read_dictionary
+from timecourse.dictionary import read_dictionary, read_lineage
 from timecourse.reports.page import write_page
 from timecourse.reports.partition import Partition, Row, list_partitions, open_partition
 from timecourse.reports.site import PAGES
@@ -74,7 +74,10 @@ def test_the_dictionary_says_what_the_release_holds(staged_release: Path) -> Non
 
 def test_the_dictionary_is_part_of_the_release(staged_release: Path) -> None:
     file = staged_release / "dictionary.json"
-    assert json.loads(file.read_text(encoding="utf-8")) == {"tables": list(DICTIONARY.values())}
+    assert json.loads(file.read_text(encoding="utf-8")) == {
+        "tables": list(DICTIONARY.values()),
+        "lineage": read_lineage(),
+    }
     manifest = json.loads((staged_release / "release.json").read_text(encoding="utf-8"))
     assert manifest["files"]["dictionary.json"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert "site/dictionary.html" in manifest["files"]
@@ -108,6 +111,16 @@ def test_dbt_documents_every_model(staged_release: Path, tmp_path: Path, run: Ca
         assert f'"model.timecourse.{path.stem}": {{"database"' in text
     assert str(lake) not in text and str(PACKAGE.resolve()) not in text
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=.?https?:", text)
+
+    # The dictionary's lineage is what dbt knows, and beyond it the raw tables, of which dbt knows nothing.
+    manifest = json.loads((lake / "build" / "docs" / "manifest.json").read_text(encoding="utf-8"))
+    models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
+    known = {node["name"]: {name.rpartition(".")[2] for name in node["depends_on"]["nodes"]} for node in models}
+    lineage = read_lineage()
+    raw = {entry["name"] for entry in lineage if entry["layer"] == "raw"}
+    assert {entry["name"]: set(entry["reads"]) - raw for entry in lineage if entry["name"] not in raw} == known
+    assert {name for entry in lineage if entry["layer"] == "staging" for name in entry["reads"]} == raw
+    assert not any(entry["reads"] for entry in lineage if entry["name"] in raw)
 
 
 def test_exposures_name_what_each_page_reads(

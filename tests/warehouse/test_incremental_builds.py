@@ -20,8 +20,16 @@ def test_a_new_checkpoint_is_all_that_is_read(golden: Golden) -> None:
     assert golden.directories["main"].name in golden.read_by_second
 
 
-def test_a_damaged_database_is_built_again(golden: Golden, tmp_path: Path) -> None:
-    """The incremental build equals one from nothing, here made necessary by a broken disk."""
+def test_a_damaged_database_is_built_again(golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The incremental build equals one from nothing, here made necessary by a broken disk, and in batches of two."""
+    sizes = [
+        (directory / f"{table}.parquet").stat().st_size
+        for directory in golden.directories.values()
+        for table in ("attributions", "contributions")
+    ]
+    monkeypatch.setattr(build, "_BATCH_SHARE", 0.6 * sum(sizes) / 4e9)
+    run, passes = build._run_dbt, []
+    monkeypatch.setattr(build, "_run_dbt", lambda *arguments: passes.append(arguments[2]) or run(*arguments))
     lake = shutil.copytree(golden.lake, tmp_path / "lake")
     database = lake / "build" / "warehouse.duckdb"
     with duckdb.connect(str(database), read_only=True) as connection:
@@ -35,6 +43,7 @@ def test_a_damaged_database_is_built_again(golden: Golden, tmp_path: Path) -> No
     result = build_warehouse(lake, theta="0.1", complete_series=["golden"])
     assert result.is_full_refresh
     assert len(result.added_extractions) == 4
+    assert [bool(selection) for selection in passes] == [True, False]
     assert snapshot(result.database) == golden.snapshot
 
 
