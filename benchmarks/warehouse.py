@@ -287,6 +287,7 @@ def _tables(results: list[Result]) -> str:
         [result["checkpoints"], way, *seconds(one), *megabytes(one, "peak"), result["activity"]["differing_rows"]]
         for result in results
         for way in ("models", "pandas")
+        if result["activity"]
         for one in [result["activity"][way]]
     ]
     models = [

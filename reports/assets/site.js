@@ -75,6 +75,10 @@
       tooltip: { disableDefaultStyle: true },
     });
     drawn.set(element, { view: result.view, finalize: () => result.finalize(), columns, width: element.clientWidth });
+    // Marks without a description of their own are no pictures, and what scrolls can be reached by keyboard.
+    element.querySelectorAll("[role^=graphics-]:not([aria-label])").forEach((mark) => mark.removeAttribute("role"));
+    if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
+    else element.removeAttribute("tabindex");
     element.dataset.state = "drawn";
   };
 

@@ -69,8 +69,8 @@ def matrices(partition: Partition, method: Control, source: str) -> list[Block]:
 
 
 def _cells(role: str) -> str:
-    return f"""select checkpoint_index, checkpoint_name, method, role, set_relation_id, scored_relation_id, member_count,
-            fact_count, effect, effect_low, effect_high, template_effect, mean_rank_change
+    return f"""select checkpoint_index, checkpoint_name, method, role, set_relation_id, scored_relation_id,
+            member_count, fact_count, effect, effect_low, effect_high, template_effect, mean_rank_change
         from fct_relation_specificities join checkpoints using (checkpoint_id)
         where role = '{role}'
         order by checkpoint_index desc, method, set_relation_id, scored_relation_id"""

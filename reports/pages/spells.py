@@ -151,7 +151,7 @@ def change_map(partition: Partition, kind: str) -> list[Figure]:
         )
     elif most:
         empty = (
-            f"None of {wording.kind_count(len(rows), kind)} changed its primary role over"
+            f"Not one of {wording.kind_count(len(rows), kind)} changed its primary role over"
             f" {wording.count(most['checkpoint_count'], 'checkpoint')}."
         )
     return [

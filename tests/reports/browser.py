@@ -63,4 +63,4 @@ def window(browser: "sync_api.Browser") -> Iterator[Window]:
     window = Window(page)
     yield window
     page.close()
-    assert window.problems == []
+    assert not window.problems, window.problems

@@ -88,7 +88,7 @@ def test_axis_switch_redraws_every_chart_over_training(window: Window, site: Sit
         assert title in text
         assert title in (page.locator("#convergence .chart").text_content() or "")
         titles.add(title)
-    XX
+        assert page.locator("[data-chart] svg").count() == 8
     assert {"training step", "training step (log)", "checkpoint"} <= titles
     assert "step100-tokens1B" not in (page.locator("#relation-accuracy .chart").text_content() or "")
     assert "main" in (page.locator("#relation-accuracy .chart").text_content() or "")

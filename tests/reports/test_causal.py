@@ -227,7 +227,8 @@ def test_where_nothing_is_silenced_one_sentence_says_what_to_do(site: Site, host
         page = rendered.page("causal")
         assert f"Nothing of {series} has been silenced yet: timecourse ablate, with" in page.text
         assert not page.specifications() and not page.tables
-        assert not [element for element in page.elements if element.tag in ("select", "figure")]
+        controls = [element for element in page.elements if element.tag in ("select", "figure")]
+        assert [element.attributes["id"] for element in controls] == ["theme"]
 
 
 def test_one_series_is_ablated_and_another_not(
