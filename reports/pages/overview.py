@@ -130,7 +130,7 @@ def _accuracy_title(rows: Sequence[Row]) -> str:
     return "Facts the model knows, over training: no clear change"
 
 
-def role_count_sql(kind: str | None = None) -> str:
+def _role_count_sql(kind: str | None = None) -> str:
     """Components by primary role: one row per checkpoint × kind × role (0 where none holds it)."""
     roles = list(charts.PRIMARY_ROLES)
     where = f"where component_kind = '{kind}'" if kind else ""
@@ -143,13 +143,8 @@ def role_count_sql(kind: str | None = None) -> str:
     group by all order by component_kind desc, checkpoint_index, any_value(role_order)"""
 
 
-def role_count_rows(partition: Partition) -> list[Row]:
-    """The rows of `role_count_sql`."""
-    return partition.rows(role_count_sql())
-
-
 def _roles(partition: Partition, axis: charts.TrainingAxis, source: str) -> Figure:
-    sql = role_count_sql("head")
+    sql = _role_count_sql("head")
     rows = partition.rows(sql)
     points = [
         {"checkpoint_index": row["checkpoint_index"], "series": row["primary_role"], "value": row["component_count"]}
@@ -210,7 +205,7 @@ def _role_counts(partition: Partition, source: str) -> Figure:
         {counts}
     from (select unnest({roles}) as primary_role, generate_subscripts({roles}, 1) as role_order)
     left join (
-        {role_count_sql()}
+        {_role_count_sql()}
     ) using (primary_role)
     group by primary_role, role_order order by role_order"""
     return Figure(

@@ -15,7 +15,7 @@ import pytest
 from timecourse.reports.partition import list_partitions
 from timecourse.reports.site import render_site
 
-from .browser import browser, window  # noqa: F401  # fixtures
+from .browser import CHROMIUM, FLAGS, Window, sync_api
 
 HOSTILE = {
     "capital_of": "<script>window.pwned = 1</script>\"' &amp; ünï\u2028code",
@@ -123,6 +123,24 @@ def _first_data(node: Any) -> dict[str, Any]:
     if "data" in node:
         return dict(node["data"])
     return next(_first_data(child) for child in node["layer"])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["sync_api.Browser"]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def window(browser: "sync_api.Browser") -> Iterator[Window]:
+    """A fresh window; the test fails where it recorded a problem."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    window = Window(page)
+    yield window
+    page.close()
+    assert not window.problems, window.problems
 
 
 @pytest.fixture(scope="session")
