@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from timecourse.dictionary import read_lineage
-from timecourse.reports.pages.lineage import build_lineage
+from timecourse.reports.pages.data.lineage import build_lineage
 from timecourse.reports.site import render_site
 
 from .browser import Window, needs_browser

@@ -4,7 +4,7 @@ import altair as alt
 
 from timecourse.reports import charts, wording
 from timecourse.reports.blocks import Column, Control, Figure, Page, Prose, Table, place_columns, source_line
-from timecourse.reports.pages.overlaps import overlaps
+from timecourse.reports.pages.stability.overlaps import overlaps
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "stability", "Stability"

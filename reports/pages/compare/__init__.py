@@ -7,7 +7,7 @@ import altair as alt
 
 from timecourse.reports import charts, wording
 from timecourse.reports.blocks import Block, Column, Control, Controls, Figure, Page, Table, source_line
-from timecourse.reports.pages.series_distances import ORDER, distances, oriented, seed_overlaps
+from timecourse.reports.pages.compare.series_distances import ORDER, distances, oriented, seed_overlaps
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "compare", "Compare"

@@ -2,7 +2,7 @@
 
 from timecourse.reports import wording
 from timecourse.reports.blocks import Block, Column, ComponentMap, Figure, Page, Prose, Table, source_line
-from timecourse.reports.pages.component_data import activity_sql, component_data, component_rows
+from timecourse.reports.pages.components.component_data import activity_sql, component_data, component_rows
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "components", "Components"

@@ -4,8 +4,8 @@ import altair as alt
 
 from timecourse.reports import charts, wording
 from timecourse.reports.blocks import Column, Control, Controls, Figure, Page, Prose, Table, source_line
-from timecourse.reports.pages.flows import flows
-from timecourse.reports.pages.spells import change_map, durations, repurposings
+from timecourse.reports.pages.transitions.flows import flows
+from timecourse.reports.pages.transitions.spells import change_map, durations, repurposings
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "transitions", "Transitions"

@@ -17,10 +17,10 @@ from timecourse.reports.blocks import (
     place_columns,
     source_line,
 )
-from timecourse.reports.pages.convergence import convergences
-from timecourse.reports.pages.facts import facts, learning
-from timecourse.reports.pages.guessing import gains, levels
-from timecourse.reports.pages.readouts import readouts
+from timecourse.reports.pages.knowledge.convergence import convergences
+from timecourse.reports.pages.knowledge.facts import facts, learning
+from timecourse.reports.pages.knowledge.guessing import gains, levels
+from timecourse.reports.pages.knowledge.readouts import readouts
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "knowledge", "Knowledge"

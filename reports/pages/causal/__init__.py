@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from timecourse.reports import charts, wording
 from timecourse.reports.blocks import Block, Column, Control, Controls, Figure, Page, Prose, Table, place_columns
-from timecourse.reports.pages.relation_matrices import matrices
+from timecourse.reports.pages.causal.relation_matrices import matrices
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "causal", "Causal"

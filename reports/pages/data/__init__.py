@@ -6,8 +6,15 @@ from typing import Any
 
 from timecourse.reports import charts, wording
 from timecourse.reports.blocks import Column, Download, Downloads, Figure, Lineage, Page, Prose, Table
-from timecourse.reports.pages.data_quality import checkpoints, checks, completeness, duplicates, summary, unused_names
-from timecourse.reports.pages.lineage import build_lineage
+from timecourse.reports.pages.data.data_quality import (
+    checkpoints,
+    checks,
+    completeness,
+    duplicates,
+    summary,
+    unused_names,
+)
+from timecourse.reports.pages.data.lineage import build_lineage
 from timecourse.reports.partition import Partition
 
 SLUG, TITLE = "data", "Data"

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from timecourse.reports import charts, wording
 from timecourse.reports.blocks import Column, Figure, Page, Prose, Table, Terms, place_columns, source_line
-from timecourse.reports.pages.claims import build_claims
-from timecourse.reports.pages.headlines import headlines
-from timecourse.reports.pages.provenance import citation, comparisons, measured, reference, versions
+from timecourse.reports.pages.overview.claims import build_claims
+from timecourse.reports.pages.overview.headlines import headlines
+from timecourse.reports.pages.overview.provenance import citation, comparisons, measured, reference, versions
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "index", "Overview"

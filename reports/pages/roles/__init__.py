@@ -14,9 +14,9 @@ from timecourse.reports.blocks import (
     place_columns,
     source_line,
 )
-from timecourse.reports.pages.kinds import activity_rates, differences, saturation
-from timecourse.reports.pages.relation_roles import caution, fact_answers, relation_answers, specific_roles
-from timecourse.reports.pages.sensitivity import other_taus, robustness, thetas
+from timecourse.reports.pages.roles.kinds import activity_rates, differences, saturation
+from timecourse.reports.pages.roles.relation_roles import caution, fact_answers, relation_answers, specific_roles
+from timecourse.reports.pages.roles.sensitivity import other_taus, robustness, thetas
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "roles", "Roles"
