@@ -6,6 +6,7 @@ A relation also has a `group`; a sample may carry numeric covariates (such as it
 
 import hashlib
 import json
+import math
 import string
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +28,13 @@ class Fact(BaseModel):
 
     subject: Text
     object: Text
+
+    @model_validator(mode="after")
+    def _check(self) -> "Fact":
+        for name, value in self.covariates.items():
+            if not _is_finite(value):
+                raise ValueError(f"the covariate {name!r} is not finite")
+        return self
 
     @property
     def covariates(self) -> dict[str, float]:
@@ -59,15 +67,16 @@ class Relation(BaseModel):
             raise ValueError(f"the name {self.name!r} holds no letter or digit")
         for template in self.prompt_templates:
             holes = _holes(template)
-            if holes != [""]:
+            if holes != [("", "", None)]:  # a format would cut or pad the subject, whose tokens are then not found
                 raise ValueError(f"the template {template!r} has {len(holes)} placeholders; it needs exactly one {{}}")
         for what, values in (
             ("template", Counter(self.prompt_templates)),
-            ("fact", Counter(f"{fact.subject} -> {fact.object}" for fact in self.samples)),
+            ("fact", Counter((fact.subject, fact.object) for fact in self.samples)),
         ):
             value, times = values.most_common(1)[0]
             if times > 1:
-                raise ValueError(f"the {what} {value!r} occurs {times} times; keep one")
+                shown = value if isinstance(value, str) else " -> ".join(value)
+                raise ValueError(f"the {what} {shown!r} occurs {times} times; keep one")
         return self
 
     def fact_id(self, fact: Fact) -> str:
@@ -76,11 +85,20 @@ class Relation(BaseModel):
         return "-".join(filter(None, [f"{self.relation_id}/{slugify(fact.subject, allow_unicode=True)}", digest]))
 
 
-def _holes(template: str) -> list[str]:
+def _holes(template: str) -> list[tuple[str, str | None, str | None]]:
+    """Name, format and conversion of every placeholder."""
     try:
-        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError:
-        return ["unbalanced", "braces"]
+        parsed = list(string.Formatter().parse(template))
+        return [(name, how, conversion) for _, name, how, conversion in parsed if name is not None]
+    except ValueError:  # unbalanced braces
+        return []
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def load_relations(directory: Path, only: Sequence[str] = ()) -> list[Relation]:
@@ -108,12 +126,12 @@ def _load(file: Path) -> Relation:
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
         return Relation.model_validate(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file.name} is not JSON: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
         raise UserError(f"{file.name}: {where + ': ' if where else ''}{_plain(first['msg'])}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, and brackets within brackets
+        raise UserError(f"{file.name} is not JSON: {error}") from error
 
 
 def _plain(message: str) -> str:

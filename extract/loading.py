@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from timecourse.errors import UserError
+from timecourse.errors import MachineError, UserError
 from timecourse.extract.activations import use_capturing_attention
 from timecourse.extract.checkpoints.checkpoint import Checkpoint
 from timecourse.extract.families.base import Family
@@ -57,13 +57,13 @@ def available_device(wanted: str) -> str:
     try:
         return str(torch.empty(0, device=wanted).device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {wanted!r} is not available here: {first_line(error)}") from error
+        raise MachineError(f"device {wanted!r} is not available here: {first_line(error)}") from error
 
 
 def load_model(checkpoint: Checkpoint, dtype: str, device: str, attention: str) -> LoadedModel:
     """Load a checkpoint for reading. Raises UserError for weights that do not fit their config, by name."""
     if device == SPLIT and importlib.util.find_spec("accelerate") is None:
-        raise UserError("device 'split' needs accelerate: pip install accelerate")
+        raise MachineError("device 'split' needs accelerate: pip install accelerate")
     network = _load_network(checkpoint, dtype, attention, "auto" if device == SPLIT else None)
     if device == SPLIT:
         return LoadedModel(network, checkpoint.family, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -83,6 +83,8 @@ def _load_network(checkpoint: Checkpoint, dtype: str, attention: str, device_map
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise MachineError(f"checkpoint {checkpoint.name!r} does not fit into the memory of this machine") from error
     except Exception as error:  # the library raises whatever the config's or the file's parser raised
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's or the system's own error, not the checkpoint's

@@ -275,9 +275,27 @@ def place_columns(partition: Partition) -> list[Column]:
     return [Column(place, place.capitalize()) for place in partition.places]
 
 
+def checkpoint_table(
+    partition: Partition, name: str, rows: list[Row], columns: Sequence[Column], **options: Any
+) -> Table | None:
+    """A table of rows that have a checkpoint_index and checkpoint_name; None where there are no rows.
+
+    `columns` stand beside the checkpoint's name and place; `options`: further fields of the table.
+    """
+    if not rows:
+        return None
+    names = [Column("checkpoint_name", "Checkpoint"), *place_columns(partition)]
+    return Table(name, [*names, *columns], partition.placed(rows), **options)
+
+
+def interval_columns(key: str, label: str, kind: str = "decimal") -> list[Column]:
+    """The columns of a number and of the ends of its interval: `key`, `key`_low and `key`_high."""
+    return [Column(key, label, kind), Column(f"{key}_low", "low", kind), Column(f"{key}_high", "high", kind)]
+
+
 def last_label(partition: Partition) -> str:
     """How sentences name the last checkpoint."""
-    return partition.labels[partition.checkpoints[-1]["checkpoint_id"]]
+    return partition.label_at(-1)
 
 
 def at_last(partition: Partition, rows: Sequence[Row]) -> list[Row]:
@@ -285,8 +303,13 @@ def at_last(partition: Partition, rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["checkpoint_index"] == partition.checkpoints[-1]["checkpoint_index"]]
 
 
-def source_line(partition: Partition, uses_tau: bool = True) -> str:
-    """Where a figure's numbers come from: series, thresholds where they matter, release."""
-    setting = partition.setting
-    thresholds = f" · τ = {partition.tau_words} · θ = {setting['theta']:g}" if uses_tau else ""
-    return f"Source: {partition.series_id}{thresholds} · release {partition.release}"
+def source_line(partition: Partition, uses_tau: bool = True, thetas: Sequence[float] | None = None) -> str:
+    """Where a figure's numbers come from: series, thresholds where they matter, release.
+
+    `thetas`: what stands in the place of the report's θ; none where θ does not matter.
+    """
+    values = [f"{theta:g}" for theta in ([partition.setting["theta"]] if thetas is None else sorted({*thetas}))]
+    parts = [f"Source: {partition.series_id}"]
+    if uses_tau:
+        parts += [f"τ = {partition.tau_words}", *([f"θ = {wording.listing(values)}"] if values else [])]
+    return " · ".join([*parts, f"release {partition.release}"])

@@ -303,6 +303,24 @@ def small_multiples(base: alt.Chart, layers: Sequence[alt.Chart], height: int) -
     return chart
 
 
+def role_colour(field: str) -> alt.Color:
+    """The colour of the role in a field; the page's legend says which is which."""
+    scale = alt.Scale(domain=list(ROLE_COLOURS), range=list(ROLE_COLOURS.values()))
+    return alt.Color(f"{field}:N", scale=scale, legend=None)
+
+
+def dashed_line(value: alt.Y) -> alt.Chart:
+    """A layer: a thin dashed line across a panel at the height `value`, which chance or no difference has."""
+    line: alt.Chart = alt.Chart().mark_rule(strokeDash=[4, 3], strokeWidth=1, color="#8a8f94").encode(y=value)
+    return line
+
+
+def zero_axis() -> alt.Axis:
+    """An axis on which the line of no change is darker than the others."""
+    colour = alt.condition("datum.value === 0", alt.value("#9aa1a8"), alt.value("#e8ebee"))
+    return alt.Axis(format=".3~g", tickCount=4, gridColor=colour)
+
+
 def bound(control_id: str, selected: str) -> dict[str, Any]:
     """A Vega parameter that follows the page's control of the same id (an identifier: no hyphens)."""
     return {"name": control_id, "value": selected, "bind": {"element": f"#{control_id}", "event": "input"}}

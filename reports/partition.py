@@ -99,6 +99,10 @@ class Partition:
             for row in self.checkpoints
         }
 
+    def label_at(self, checkpoint_index: int) -> str:
+        """How sentences name the checkpoint of this index; -1 is the last."""
+        return self.labels[self.checkpoints[checkpoint_index]["checkpoint_id"]]
+
     @cached_property
     def places(self) -> list[str]:
         """Of phase, stage and branch, those in which the checkpoints differ."""

@@ -69,6 +69,11 @@ def decimal(number: float | None, digits: int = 3) -> str:
     return NOT_AVAILABLE if number is None else f"{number:,.{digits}f}"
 
 
+def signed(number: float | None, digits: int = 2) -> str:
+    """As `decimal`, with a minus sign, and none before zero."""
+    return decimal(None if number is None else round(number, digits) + 0.0, digits).replace("-", "−")
+
+
 def scientific(number: float | None) -> str:
     """A very small number: `3.1e-07`."""
     return NOT_AVAILABLE if number is None else f"{number:.1e}"

@@ -63,6 +63,96 @@ def test_sql_errors_are_one_line(run, small_release, statement):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+_FILE = "file system operations are disabled"
+_READ_ONLY = "read-only mode"
+_LOCKED = "configuration has been locked"
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("attach ':memory:' as other", _READ_ONLY),
+        ("attach 'other.duckdb' as other", _FILE),
+        ("copy (select 1) to 'out.csv'", _FILE),
+        ("copy dim_components from 'secret.csv'", _FILE),
+        ("export database 'out'", _FILE),
+        ("import database 'out'", _FILE),
+        ("select * from read_csv('/etc/passwd')", _FILE),
+        ("select * from read_text('secret.csv')", _FILE),
+        ("select * from read_blob('secret.csv')", _FILE),
+        ("select * from read_json('secret.csv')", _FILE),
+        ("select * from read_parquet('https://example.org/x.parquet')", "disabled"),
+        ("select * from sniff_csv('secret.csv')", _FILE),
+        ("select * from glob('/etc/*')", _FILE),
+        ("select * from '/etc/hostname'", "does not exist"),
+        ("select * from 'secret.csv'", _FILE),
+        ("select * from query('from read_text(''secret.csv'')')", _FILE),
+        ("install httpfs", "--unsafe allows it"),
+        ("load httpfs", "--unsafe allows it"),
+        ("load 'secret.duckdb_extension'", "--unsafe allows it"),
+        ("create secret mine (type s3, secret 'x')", "httpfs extension"),
+        ("pragma enable_external_access=true", _LOCKED),
+        ("set enable_external_access=true", _LOCKED),
+        ("set lock_configuration=false", _LOCKED),
+        ("reset lock_configuration", _LOCKED),
+        ("set python_enable_replacements=true", _LOCKED),
+        ("set temp_directory='out'", _LOCKED),
+        ("pragma profiling_output='out'", _LOCKED),
+        ("select 1; set enable_external_access=true; select * from read_text('secret.csv')", _LOCKED),
+        ("create table mine (x int)", _READ_ONLY),
+        ("create view mine as select 1", _READ_ONLY),
+        ("insert into dim_components from dim_components", _READ_ONLY),
+        ("update dim_components set layer = 9", _READ_ONLY),
+        ("delete from dim_components", _READ_ONLY),
+        ("drop table dim_components", _READ_ONLY),
+        ("select getenv('HOME')", "getenv does not exist"),
+        ("select * from lake", "Table with name lake does not exist"),  # a variable where the statement is run
+        ("select * from rows", "Table with name rows does not exist"),
+        ("select interval 1 day", "type that is not supported; cast it"),
+    ],
+)
+def test_a_statement_reaches_nothing_but_the_release(run, small_release, tmp_path, statement, message):
+    (tmp_path / "secret.csv").write_text("hush\n")
+    done = run("sql", statement, "--lake", lake_of(small_release), cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert message in done.stderr and "hush" not in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["secret.csv"]
+    assert not list(small_release.glob("warehouse.duckdb?*"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "describe dim_components",
+        "show tables",
+        "summarize dim_components",
+        "from dim_components",
+        "pivot dim_components on component_kind using count(*) group by layer",
+        """select '{"a": [1, 2]}'::json ->> '$.a[1]', list_transform([1, 2], lambda x: x + 1), now()""",
+        "explain from dim_components",
+        "select md5(i::varchar) as a from range(100000) t(i) order by a",
+    ],
+)
+def test_ordinary_statements_need_no_leave(run, small_release, statement):
+    done = run("sql", statement, "--lake", lake_of(small_release), "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) and not list(small_release.glob("warehouse.duckdb?*"))
+
+
+def test_unsafe_reaches_files_but_the_release_stays_read_only(run, small_release, tmp_path):
+    flags = ["--lake", lake_of(small_release), "--unsafe", "--format", "json"]
+    copied = run("sql", "copy dim_components to 'out.csv'", *flags, cwd=tmp_path)
+    assert copied.returncode == 0, copied.stderr
+    same = "select (select count(*) from 'out.csv') = count(*) as same from dim_components"
+    assert json.loads(run("sql", same, *flags, cwd=tmp_path).stdout) == [{"same": True}]
+    before = (small_release / "warehouse.duckdb").read_bytes()
+    for statement in ("drop table dim_components", "select * from lake"):
+        refused = run("sql", statement, *flags)
+        assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+    assert (small_release / "warehouse.duckdb").read_bytes() == before
+
+
 def test_history(run, small_release):
     done = run("history", "L1H3", "--lake", lake_of(small_release), "--format", "json")
     rows = json.loads(done.stdout)

@@ -29,7 +29,7 @@ from platformdirs import user_cache_path
 import timecourse
 from timecourse.checks import CheckResult
 from timecourse.errors import UsageError, UserError
-from timecourse.lake import Commit, Lake
+from timecourse.lake import Commit, Contents, Lake
 from timecourse.resampling import write_draws
 
 PACKAGE = Path(timecourse.__file__).parent
@@ -108,9 +108,11 @@ def build_warehouse(
     replicates: int = 1000,
     seed: int = 0,
     memory_gb: float = 4,
+    contents: Contents | None = None,
 ) -> BuildResult:
     """Bring `<lake>/build/warehouse.duckdb` up to date with `<lake>/commits` and `<lake>/series`.
 
+    `contents` is what these held when the caller read them; they are read here where it is not given.
     `theta` is the role threshold as decimal text, such as "0.1"; `complete_series` names the series that will not grow
     any more; `replicates` and `seed` are those of the bootstrap. What does not fit into `memory_gb` is written to disk.
     Only `<lake>/build` is written.
@@ -118,8 +120,10 @@ def build_warehouse(
     Raises UsageError for a theta that is no decimal in (0, 1); UserError where nothing is committed, a commit or a
     series file cannot be read, another process holds the database, or a model fails.
     """
-    commits = _read_commits(lake)
-    declarations = Lake(lake).declarations()
+    contents = contents or Lake(lake).contents()
+    commits = _commits(lake, contents.commits)
+    if not commits:
+        raise UserError(f"no checkpoint is committed in {lake}; extract one first")
     # dbt takes seconds to import, during which the database can be read.
     Thread(target=import_module, args=["dbt.cli.main"]).start()
     build = lake.resolve() / "build"
@@ -135,7 +139,7 @@ def build_warehouse(
         _remove(database)
         _create(database, fingerprint)
         seen = {table: frozenset() for table in _READ_ONCE}
-    ablations = _commits(lake, Lake(lake).ablations())
+    ablations = _commits(lake, contents.ablations)
     with duckdb.connect(str(database)) as connection:
         prompts = [_literal_path(commit.files["prompts"]) for commit in commits if "prompts" in commit.files]
         write_draws(connection, prompts, layer_counts, replicates=replicates, seed=seed)
@@ -150,7 +154,7 @@ def build_warehouse(
     *before, last = _batches(commits, seen["attributions"], memory_gb)
     for batch in [*before, last]:
         is_last = batch is last
-        _write_inputs(database, batch, ablations if is_last else (), read, declarations)
+        _write_inputs(database, batch, ablations if is_last else (), read, contents.declarations)
         results = _run_dbt(build, database, () if is_last else _BY_EXTRACTION, variables, memory_gb)
         for check in _check_results(results, database):
             checks[check.check_id] = max(check, checks.get(check.check_id, check), key=_badness)
@@ -176,13 +180,6 @@ def marts(database: Path) -> list[str]:
             "select table_name from duckdb_tables() where regexp_matches(table_name, '^(dim|fct)_') order by all"
         ).fetchall()
     return [name for (name,) in rows]
-
-
-def _read_commits(lake: Path) -> list[_Commit]:
-    commits = _commits(lake, Lake(lake).commits())
-    if not commits:
-        raise UserError(f"no checkpoint is committed in {lake}; extract one first")
-    return commits
 
 
 def _commits(lake: Path, commits: Sequence[Commit]) -> list[_Commit]:

@@ -1,6 +1,8 @@
 """The settings: one TOML file, every key of which can also be said by a flag. Validated before anything is done."""
 
 import json
+import re
+import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -8,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from timecourse.errors import UsageError
 from timecourse.extract.identity import MeasurementSettings, tau_id
@@ -20,9 +22,28 @@ HUB = "hf://"
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00-\x1f]+$")]
 
 
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 200
+
+
+def _plain(path: Path) -> Path:
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(path)):
+        raise ValueError("a path holds no control characters and is valid UTF-8")
+    return path
+
+
+Directory = Annotated[Path, AfterValidator(_plain)]
+Step = Annotated[int, Field(ge=0, lt=2**63)]
+Gigabytes = Annotated[float, Field(le=1e6, allow_inf_nan=False)]
+
+
 def _tau_ids(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list | tuple) else [value]
-    identifiers = tuple(tau_id(str(one)) for one in values)
+    texts = [str(one) for one in values]
+    for text in texts:
+        if len(text) > 40 or re.search(r"e[-+]?0*[1-9]\d{2}", text.replace("_", ""), re.IGNORECASE):
+            raise UsageError(f"tau {_SHOWN.repr(text)} is no threshold of a model; write it like 0.01 or 5x")
+    identifiers = tuple(tau_id(text) for text in texts)
     if not identifiers or len(set(identifiers)) < len(identifiers):
         raise UsageError("tau: name at least one threshold, and each one once")
     return identifiers
@@ -44,8 +65,8 @@ class Select(_Section):
 
     every: Annotated[int, Field(ge=1)] | None = None
     log_spaced: Annotated[int, Field(ge=2)] | None = None
-    from_step: Annotated[int, Field(ge=0)] | None = None
-    to_step: Annotated[int, Field(ge=0)] | None = None
+    from_step: Step | None = None
+    to_step: Step | None = None
     names: tuple[Text, ...] = ()
 
 
@@ -58,9 +79,9 @@ class Series(_Section):
     complete: bool = False
     pattern: str | None = None
     leave_out: tuple[Text, ...] = ()
-    steps: dict[Text, Annotated[int, Field(ge=0)]] = {}
+    steps: dict[Text, Step] = {}
     select: Select = Select()
-    tokens_per_step: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_step: Annotated[int, Field(ge=1, lt=2**63)] | None = None
     recipe: Text | None = None
     duplicates: Literal["warn", "fail"] = "warn"
 
@@ -68,7 +89,7 @@ class Series(_Section):
 class Facts(_Section):
     """What is asked of every checkpoint."""
 
-    directory: Path = Path(__file__).parent / "extract" / "default_facts"
+    directory: Directory = Path(__file__).parent / "extract" / "default_facts"
     relations: tuple[Text, ...] = ()
 
 
@@ -111,15 +132,16 @@ class MachineSettings(_Section):
 
     device: Text = "auto"
     batch_size: Annotated[int, Field(ge=1)] = 32
-    threads: Annotated[int, Field(ge=0)] = 0
-    max_cache_gb: Annotated[float, Field(gt=0)] | None = None
-    build_memory_gb: Annotated[float, Field(ge=0.5)] = 4
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
+    max_cache_gb: Annotated[Gigabytes, Field(gt=0)] | None = None
+    build_memory_gb: Annotated[Gigabytes, Field(ge=0.5)] = 4
 
 
 class LakeSettings(_Section):
     """Where the results are kept."""
 
-    directory: Path = Path("lake")
+    directory: Directory = Path("lake")
+    keep_releases: Annotated[int, Field(ge=2)] = 5
 
 
 class Settings(_Section):
@@ -157,7 +179,13 @@ class Settings(_Section):
         if len(self.phases) > 1:
             raise UsageError("a series of several phases needs a name; say --series NAME")
         where = self.phases[0][1]
-        return where.rsplit("/", 1)[-1] if where.startswith(HUB) else Path(where).resolve().name
+        try:
+            name = where.rsplit("/", 1)[-1] if where.startswith(HUB) else Path(where).resolve().name
+        except RuntimeError as error:
+            raise UsageError(f"{where!r} is a link that leads to itself") from error
+        if not name:
+            raise UsageError(f"{where!r} gives a series no name; say --series NAME")
+        return name
 
     @property
     def measurement_settings(self) -> MeasurementSettings:
@@ -205,7 +233,7 @@ def _parsed(assignment: str) -> dict[str, Any]:
     """`section.key=value` as TOML; a value that is none is text."""
     key, separator, value = assignment.partition("=")
     for text in (assignment, f"{key}={json.dumps(value.strip())}"):
-        with suppress(tomllib.TOMLDecodeError):
+        with suppress(ValueError, RecursionError):
             if separator and (parsed := tomllib.loads(text)):
                 return parsed
     raise UsageError(f"{assignment!r} sets nothing; write --set section.key=value")
@@ -224,7 +252,7 @@ def _read(file: Path) -> dict[str, Any]:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"the settings file {str(file)!r} does not exist") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, and brackets within brackets
         raise UsageError(f"{file.name} is not TOML: {error}") from error
     series = content.get("series")
     phases = series.get("phases") if isinstance(series, dict) else None
@@ -235,8 +263,15 @@ def _read(file: Path) -> dict[str, Any]:
         *((phase, "checkpoints") for phase in (phases if isinstance(phases, list) else [])),
     ):
         if isinstance(values, dict) and isinstance(values.get(key), str) and not values[key].startswith(HUB):
-            values[key] = str(file.parent / Path(values[key]).expanduser())
+            values[key] = str(file.parent / _expanded(values[key]))
     return content
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path!r} names the home of a user who is not known here") from error
 
 
 def _one_line(error: ValidationError) -> str:
@@ -244,7 +279,7 @@ def _one_line(error: ValidationError) -> str:
     where = ".".join(str(step) for step in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown setting {where!r}; known here: {', '.join(_known_beside(first['loc']))}"
-    return f"setting {where}: {first['msg']} (it is {first['input']!r})"
+    return f"setting {where}: {first['msg']} (it is {_SHOWN.repr(first['input'])})"
 
 
 def _known_beside(location: tuple[int | str, ...]) -> list[str]:

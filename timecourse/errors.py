@@ -7,13 +7,25 @@ if TYPE_CHECKING:
     from timecourse.checks import CheckResult
 
 
+LONGEST = 2000
+"""Characters of a message; what is quoted in it may be of any length, and is cut in the middle."""
+
+
 class UserError(Exception):
     """Something the user can mend. The message is one line: what is wrong and what to do.
 
-    `exit_code` is what the command line ends with: 1 for an error, 2 for wrong usage, 3 for a failed gate.
+    Line breaks in it become spaces, and characters that a terminal obeys or cannot show are escaped: names that are
+    quoted come from files. `exit_code` is what the command line ends with: 1 for an error, 2 for wrong usage, 3 for a
+    failed gate.
     """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+        half = LONGEST // 2  # the beginning says what it is about, the end what to do
+        super().__init__(shown if len(shown) <= LONGEST else f"{shown[:half]} … {shown[-half:]}")
 
 
 class UsageError(UserError):
@@ -24,6 +36,14 @@ class UsageError(UserError):
 
 class SourceError(UserError):
     """Where checkpoints come from cannot be reached or does not let the user in: it says nothing about one of them."""
+
+
+class MachineError(UserError):
+    """This machine lacks what was asked of it, such as a device or a package: it says nothing about a checkpoint."""
+
+
+class ChangedError(UserError):
+    """A checkpoint's files were replaced while it was being read."""
 
 
 class GateError(UserError):

@@ -1,9 +1,9 @@
 """What a run would do: what the series' sources offer, what the lake holds of it, and what is to be extracted."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from timecourse.extract.checkpoints.selection import Selection
 from timecourse.extract.checkpoints.series import Entry, Phase, Reading, read_series
 from timecourse.extract.facts import load_relations
 from timecourse.extract.identity import ExtractionRequest
-from timecourse.lake import Commit, Lake
+from timecourse.lake import Commit, Lake, Quarantined
+
+
+@dataclass(frozen=True)
+class Task:
+    """A checkpoint that is to be extracted, and why."""
+
+    request: ExtractionRequest
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -29,15 +37,72 @@ class Plan:
     entries: list[Entry]
     requests: dict[str, ExtractionRequest]
 
-    def missing(self, commits: Sequence[Commit]) -> list[ExtractionRequest]:
-        """The requests whose extraction is not the committed one."""
-        committed = {commit.checkpoint_id: commit.extraction_id for commit in commits}
-        return [one for one in self.requests.values() if committed.get(one.checkpoint_id) != one.extraction_id]
+    def tasks(
+        self,
+        commits: Sequence[Commit],
+        quarantined: Sequence[Quarantined] = (),
+        *,
+        only: Collection[str] = (),
+        is_full: bool = False,
+    ) -> list[Task]:
+        """What is to be extracted: the requests whose extraction is not the committed one.
 
-    def rows(self, commits: Sequence[Commit]) -> list[dict[str, Any]]:
+        A checkpoint that was set aside waits until its weights or the settings change. `only` names the checkpoints to
+        look at, and tries those again that were set aside; `is_full` takes what is committed as well. Raises UsageError
+        for a name that is not offered.
+        """
+        if unknown := [name for name in only if name not in self.requests]:
+            raise UsageError(f"the series offers no checkpoint {unknown[0]!r} to extract; see `timecourse checkpoints`")
+        committed = {commit.checkpoint_id: commit for commit in commits}
+        aside = {(one.checkpoint_id, one.extraction_id) for one in quarantined}
+        tasks = []
+        for name, request in self.requests.items():
+            reason = _reason(request, committed.get(request.checkpoint_id))
+            if only and name not in only:
+                continue
+            if reason is None and is_full:
+                reason = "anew, as asked for"
+            if reason is not None and ((request.checkpoint_id, request.extraction_id) not in aside or only or is_full):
+                tasks.append(Task(request, reason))
+        return tasks
+
+    def check_unchanged(self, checkpoint: Checkpoint) -> None:
+        """Raises ChangedError where a checkpoint's files were replaced since the plan was made."""
+        source = next(entry.source for entry in self.entries if entry.name == checkpoint.name)
+        source.check_unchanged(checkpoint)
+
+    def rows(self, commits: Sequence[Commit], quarantined: Sequence[Quarantined]) -> list[dict[str, Any]]:
         """One row per name that is offered: its place, its weights, and what was or will be done with it."""
-        committed = {commit.checkpoint_id: commit.extraction_id for commit in commits}
-        return [_row(entry, self.requests.get(entry.name), committed) for entry in self.entries]
+        committed = {commit.checkpoint_id: commit for commit in commits}
+        aside = {(one.checkpoint_id, one.extraction_id): one.reason for one in quarantined}
+        return [_row(entry, self.requests.get(entry.name), committed, aside) for entry in self.entries]
+
+
+_CHANGES = {
+    "weights": "weights",
+    "tokenizer": "tokenizer",
+    "facts": "facts",
+    "settings": "settings",
+    "extractor_version": "extractor",
+    "schema_version": "extractor",
+}
+"""Inputs of an extraction, and what a change of each is called."""
+
+
+def _reason(request: ExtractionRequest, commit: Commit | None) -> str | None:
+    """Why a checkpoint is to be extracted; None where its extraction is the committed one."""
+    if commit is None:
+        return "new"
+    if commit.extraction_id == request.extraction_id:
+        return None
+    before, now = commit.content["inputs"], request.inputs
+    changes = dict.fromkeys(what for key, what in _CHANGES.items() if before.get(key) != json_value(now[key]))
+    return f"changed {' and '.join(changes) or 'inputs'}"
+
+
+def json_value(value: Any) -> Any:
+    """A value as it is read back from JSON."""
+    return json.loads(json.dumps(value))
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -75,12 +140,20 @@ def _reading(settings: Settings) -> Reading:
     )
 
 
-def _row(entry: Entry, request: ExtractionRequest | None, committed: dict[str, str]) -> dict[str, Any]:
+def _row(
+    entry: Entry,
+    request: ExtractionRequest | None,
+    committed: Mapping[str, Commit],
+    aside: Mapping[tuple[str, str], str],
+) -> dict[str, Any]:
     place, one = entry.place, entry.checkpoint
     state: str = entry.status.replace("_", " ")
+    reason = entry.reason
     if request is not None:
-        extraction_id = committed.get(request.checkpoint_id)
-        state = "new" if extraction_id is None else "extracted" if extraction_id == request.extraction_id else "changed"
+        change = _reason(request, committed.get(request.checkpoint_id))
+        set_aside = aside.get((request.checkpoint_id, request.extraction_id))
+        state = "extracted" if change is None else "set aside" if set_aside else change
+        reason = set_aside if state == "set aside" else reason
     return {
         "name": entry.name,
         "state": state,
@@ -92,7 +165,7 @@ def _row(entry: Entry, request: ExtractionRequest | None, committed: dict[str, s
         "gigabytes": None if one is None else one.bytes / 1e9,
         "weights": None if one is None else one.tensors_sha256[:12],
         "commit": None if one is None or one.commit_sha is None else one.commit_sha[:12],
-        "reason": entry.reason,
+        "reason": reason,
     }
 
 
@@ -125,7 +198,7 @@ def _refuse_mixed_architectures(lake: Lake, requests: Sequence[ExtractionRequest
     """
     requested = {request.checkpoint_id: request.checkpoint.architecture for request in requests}
     (first_id, first), *others = requested.items()
-    for commit in lake.commits():
+    for commit in lake.readable_commits()[0]:
         if commit.content["series_id"] == requests[0].series_id and commit.checkpoint_id not in requested:
             others.append((f"{commit.checkpoint_id} (in the lake)", _committed_architecture(lake, commit, list(first))))
     for other_id, other in others:
@@ -148,15 +221,16 @@ def _committed_architecture(lake: Lake, commit: Commit, names: list[str]) -> dic
 
 
 def stream(
-    plan: Plan, requests: Sequence[ExtractionRequest], settings: Settings
+    plan: Plan, requests: Iterable[ExtractionRequest], settings: Settings
 ) -> Iterator[tuple[ExtractionRequest, UserError | None]]:
     """Each request when its weights are on this machine and read, with the error where they cannot be.
 
     While one is worked on, the next one's weights come in, if both are within the limit on the cache; what is done is
-    evicted.
+    evicted. `requests` are taken one at a time, one ahead of what is worked on.
     """
     sources = {entry.name: entry.source for entry in plan.entries}
     limit = settings.machine.max_cache_gb
+    coming_requests = iter(requests)
 
     def fetch(checkpoint: Checkpoint) -> None:
         sources[checkpoint.name].fetch(checkpoint)
@@ -164,12 +238,14 @@ def stream(
 
     with ThreadPoolExecutor(1) as pool:
         coming: Future[None] | None = None
-        for request, following in zip_longest(requests, requests[1:]):
+        following = next(coming_requests, None)
+        while (request := following) is not None:
             coming = coming or pool.submit(fetch, request.checkpoint)
             error = coming.exception()
             if error is not None and not isinstance(error, UserError):
                 raise error
             coming = None
+            following = next(coming_requests, None)
             if following is not None:
                 together = request.checkpoint.bytes + following.checkpoint.bytes
                 if limit is None or together <= limit * 1e9:

@@ -20,19 +20,50 @@ Format = Literal["table", "csv", "json", "parquet"]
 UNLIMITED = 100_000
 """Characters: tables are as wide as their content, whatever the terminal."""
 
+_Config = dict[str, str | bool | int | float | list[str]]
+_ALWAYS: _Config = {"python_enable_replacements": False}
+"""A name in a statement is a table of the release, never a variable of this program."""
+_CLOSED: _Config = _ALWAYS | {
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "allow_persistent_secrets": False,
+    "temp_directory": "",  # a result is held in memory: nothing is spilled beside the release
+    "lock_configuration": True,
+}
+"""DuckDB's switches that leave a statement no file, network or extension but the release, and lock themselves."""
 
-def query(lake: Lake, sql: str, parameters: list[str] | None = None) -> "polars.DataFrame":
-    """The result of one statement on the current release. Raises UserError with the database's message, one line."""
+
+def query(lake: Lake, sql: str, parameters: list[str] | None = None, *, is_unsafe: bool = False) -> "polars.DataFrame":
+    """The result of one statement on the current release, which stays read-only even where `is_unsafe`.
+
+    Raises UserError with the database's message, one line.
+    """
+    import polars
+
     release = lake.current_release() / "warehouse.duckdb"
     try:
-        with duckdb.connect(str(release), read_only=True) as connection:
+        with duckdb.connect(str(release), read_only=True, config=_ALWAYS if is_unsafe else _CLOSED) as connection:
             relation = connection.sql(sql, params=parameters)
             if relation is None:
                 raise UsageError("the statement returns no rows; say a select")
             rows: polars.DataFrame = relation.pl()
             return rows
+    except duckdb.PermissionException as error:
+        raise UserError(
+            f"the statement was refused: {_one_line(error)}{'' if is_unsafe else '; --unsafe allows it'}"
+        ) from error
     except duckdb.Error as error:
-        raise UserError(f"the query failed: {' '.join(str(error).split())}") from error
+        raise UserError(f"the query failed: {_one_line(error)}") from error
+    except polars.exceptions.PolarsError as error:  # such as an interval or a union
+        raise UserError(
+            f"a column of the result has a type that is not supported; cast it: {_one_line(error)}"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def history(lake: Lake, component: str) -> "polars.DataFrame":

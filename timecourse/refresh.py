@@ -1,103 +1,200 @@
 """The run: from a directory of checkpoints to a release. What was done before is not done again.
 
-1. plan: which checkpoints are new or changed, known from hashes alone; 2. extract, gate and commit each of them;
-3. build the warehouse from what is committed; 4. gate and publish a release.
+1. plan: which checkpoints are new or changed, known from hashes alone; 2. extract, gate and commit each of them, or set
+it aside; 3. build the warehouse from what is committed; 4. gate and publish a release; 5. remove what nobody needs.
+
+It may be killed at any moment: what is committed stays, and the next run goes on from there.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from timecourse.build import build_warehouse
 from timecourse.checks import CheckResult
 from timecourse.config import Settings
-from timecourse.errors import SourceError, UserError
+from timecourse.errors import ChangedError, MachineError, SourceError, UsageError, UserError
 from timecourse.extract.checkpoints.series import declarations
 from timecourse.extract.identity import ExtractionRequest
-from timecourse.lake import Lake
-from timecourse.plan import Plan, make_plan, refuse_early, stream
-from timecourse.release import is_current, publish, raise_if_failed
+from timecourse.lake import Commit, Contents, Lake
+from timecourse.plan import Plan, Task, make_plan, refuse_early, stream
+from timecourse.release import made_before, publish, raise_if_failed
+from timecourse.releases import current, point_current_at, prune_releases
+from timecourse.run_log import log
+
+if TYPE_CHECKING:
+    from timecourse.extract.job import Machine
 
 
 @dataclass
 class Outcome:
-    """What a run did. `release` is the current release's folder; seconds by phase.
+    """What a run did. `release` is the current release's folder, `previous` the one before it; seconds by phase.
 
-    offered: how many names the sources offer. unusable: why each checkpoint that could not be used was not.
+    offered: how many names the sources offer. unusable: why each checkpoint that could not be used was not; `news` are
+    those of them that an earlier run did not say already, `is_gated` whether a gate refused one of these. elsewhere:
+    the checkpoints that other processes are extracting, and which. healed: what was found damaged and made anew.
     """
 
     release: Path | None = None
+    previous: Path | None = None
     extracted: list[str] = field(default_factory=list)
     committed: int = 0
     published: bool = False
     offered: int = 0
     unusable: dict[str, str] = field(default_factory=dict)
+    news: set[str] = field(default_factory=set)
+    is_gated: bool = False
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+    removed_releases: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def unusable_in_words(self) -> str:
-        """One line that names the first few and why."""
-        reasons = list(self.unusable.values())
+    def unusable_in_words(self, names: Collection[str]) -> str:
+        """One line that names the first few of these and why."""
+        reasons = [reason for name, reason in self.unusable.items() if name in names]
         more = f"; and {len(reasons) - 3} more, see `timecourse checkpoints`" if len(reasons) > 3 else ""
         return f"{len(reasons)} of {self.offered} checkpoints could not be used: {'; '.join(reasons[:3])}{more}"
 
 
-def refresh(settings: Settings, console: Console, *, do_extract: bool = True, do_release: bool = True) -> Outcome:
-    """Bring the lake up to date with the checkpoints. Raises UserError; GateError for data that failed a gate.
+def refresh(
+    settings: Settings,
+    console: Console,
+    *,
+    do_extract: bool = True,
+    do_release: bool = True,
+    only: Collection[str] = (),
+    is_full: bool = False,
+) -> Outcome:
+    """Bring the lake up to date with the checkpoints. Raises UserError; GateError for a release that failed its gate.
 
-    A checkpoint that cannot be fetched, read or measured does not stop the others; Outcome.unusable says which and why.
+    `only` and `is_full`: see Plan.tasks. A checkpoint that cannot be fetched, read or measured, or fails its gate, does
+    not stop the others: it is set aside, and Outcome.unusable says which and why. Without a release to make, other
+    processes may work on the same lake.
     """
     lake = Lake(settings.lake.directory)
     outcome = Outcome()
-    plan: Plan | None = None
-    if do_extract:
-        with _phase(outcome, "plan"):
-            plan = make_plan(settings)
-            refuse_early(lake, plan.missing(lake.commits()), settings)
-    with lake.locked():
-        if plan is not None:
-            failed: dict[str, str] = {}
-            if missing := plan.missing(lake.commits()):
-                with _phase(outcome, "extract"):
-                    failed = _extract_all(lake, settings, plan, missing, console, outcome)
-            _declare(lake, settings, plan, failed)
-            outcome.unusable = failed | {one.name: one.reason or "" for one in plan.entries if one.status == "unusable"}
-            outcome.offered = len(plan.entries)
-        commits = lake.commits()
-        outcome.committed = len(commits)
-        if not commits and outcome.unusable:
-            raise UserError(outcome.unusable_in_words)
-        derivation = settings.derivation
-        if do_release and not is_current(lake, commits, derivation):
-            with _phase(outcome, "build"), console.status("building the warehouse"):
-                built = build_warehouse(
-                    lake.root,
-                    complete_series=lake.complete_series(),
-                    memory_gb=settings.machine.build_memory_gb,
-                    **derivation,
-                )
-                raise_if_failed("the warehouse", built.checks)
-            with _phase(outcome, "release"), console.status("checking and publishing the release"):
-                publish(lake, derivation, built.checks)
-            outcome.published = True
+    with ExitStack() as stack:
+        if do_release and lake.root.is_dir():
+            stack.enter_context(lake.locked())
+        if do_extract:
+            with _phase(outcome, "plan"):
+                plan = make_plan(settings)
+                sound, damaged = _sound_commits(lake)
+                tasks = plan.tasks(sound, lake.quarantined(), only=only, is_full=is_full)
+                refuse_early(lake, [task.request for task in tasks], settings)
+        if do_release and not lake.root.is_dir():
+            stack.enter_context(lake.locked())
+        lake.create()
+        if do_extract:
+            outcome.damaged = [line for lines in damaged.values() for line in lines]
+            log("found damaged", files=outcome.damaged)
+            _extract(lake, settings, plan, tasks, console, outcome)
+        contents = lake.contents()
+        outcome.committed = len(contents.commits)
+        if not contents.commits and outcome.unusable:
+            raise UserError(outcome.unusable_in_words(outcome.unusable))
         if do_release:
-            outcome.release = lake.current_release()
-        lake.prune()
+            _release(lake, settings, contents, console, outcome, is_full=is_full)
+            lake.prune()
+            outcome.removed_releases = prune_releases(lake, settings.lake.keep_releases)
+    log("finished", seconds=outcome.seconds, published=outcome.published, committed=outcome.committed)
     return outcome
+
+
+def plan_refresh(settings: Settings, *, only: Collection[str] = (), is_full: bool = False) -> list[Task]:
+    """What `refresh` would extract, and why each; nothing is written."""
+    lake = Lake(settings.lake.directory)
+    tasks = make_plan(settings).tasks(_sound_commits(lake)[0], lake.quarantined(), only=only, is_full=is_full)
+    refuse_early(lake, [task.request for task in tasks], settings)
+    return tasks
+
+
+def _sound_commits(lake: Lake) -> tuple[list[Commit], dict[Path, list[str]]]:
+    """The commits that can be read with all of their files, and what is wrong with the others by their commit file."""
+    commits, unreadable = lake.readable_commits()
+    damaged = {path: [line] for path, line in unreadable.items()}
+    damaged |= {commit.path: lines for commit in commits if (lines := lake.damages(commit))}
+    return [commit for commit in commits if commit.path not in damaged], damaged
+
+
+def _extract(
+    lake: Lake, settings: Settings, plan: Plan, tasks: Sequence[Task], console: Console, outcome: Outcome
+) -> None:
+    """Extract what the plan says, and write down what the series offers and what could not be used of it."""
+    series_id = settings.series_id
+    known = {row["name"]: row["reason"] for row in lake.declared_checkpoints(series_id)}
+    failed: dict[str, str] = {}
+    for task in tasks:
+        log("planned", checkpoint=task.request.checkpoint_id, reason=task.reason)
+    if tasks:
+        with _phase(outcome, "extract"):
+            failed = _extract_all(lake, settings, plan, [task.request for task in tasks], console, outcome)
+    aside = {one.checkpoint_id: one for one in lake.quarantined()}
+    for name, request in plan.requests.items():
+        one = aside.get(request.checkpoint_id)
+        if one is not None and one.extraction_id == request.extraction_id:
+            failed.setdefault(name, one.reason)
+    _declare(lake, settings, plan, failed)
+    outcome.offered = len(plan.entries)
+    outcome.unusable = failed | {one.name: one.reason or "" for one in plan.entries if one.status == "unusable"}
+    outcome.news = {name for name, reason in outcome.unusable.items() if known.get(name) != reason}
+    outcome.is_gated = any(
+        one.is_gate and one.checkpoint_name in outcome.news
+        for one in aside.values()
+        if one.checkpoint_id.startswith(f"{series_id}/")
+    )
+
+
+def _release(
+    lake: Lake, settings: Settings, contents: Contents, console: Console, outcome: Outcome, *, is_full: bool
+) -> None:
+    """Build and publish, where the newest release was not made from the same; `current` names a whole one then."""
+    derivation = settings.derivation
+    if damages := [line for commit in contents.commits for line in lake.damages(commit)]:
+        raise UserError(
+            f"the lake is damaged: {damages[0]}{f' and {len(damages) - 1} files more' if len(damages) > 1 else ''}; "
+            "refresh its series to extract it anew, or withdraw its checkpoint"
+        )
+    now = current(lake)
+    made = None if is_full else made_before(lake, contents, derivation)
+    if made is not None:
+        if now is None or (now.path != made.path and now.damages()):
+            point_current_at(lake, made.path)
+    else:
+        if is_full:
+            (lake.build / "warehouse.duckdb").unlink(missing_ok=True)
+        with _phase(outcome, "build"), console.status("building the warehouse"):
+            built = build_warehouse(
+                lake.root,
+                complete_series=contents.complete_series,
+                memory_gb=settings.machine.build_memory_gb,
+                contents=contents,
+                **derivation,
+            )
+            raise_if_failed("the warehouse", built.checks)
+        with _phase(outcome, "release"), console.status("checking and publishing the release"):
+            release = publish(lake, contents, derivation, built.checks)
+        log("released", release=release.path.name)
+        outcome.published = True
+        outcome.previous = None if now is None else now.path
+    outcome.release = lake.current_release()
 
 
 def _declare(lake: Lake, settings: Settings, plan: Plan, failed: Mapping[str, str]) -> None:
     """Write down what the series offers now; what is committed and offered no more stays as it was last declared."""
     series_id, series = settings.series_id, settings.series
-    committed = {one.content["checkpoint_name"] for one in lake.commits() if one.content["series_id"] == series_id}
+    committed = {
+        one.content["checkpoint_name"] for one in lake.readable_commits()[0] if one.content["series_id"] == series_id
+    }
     offered = {entry.name for entry in plan.entries}
-    before = [row for one in lake.declarations() if one["series_id"] == series_id for row in one["checkpoints"]]
-    gone = [row for row in before if row["name"] in committed - offered]
+    gone = [row for row in lake.declared_checkpoints(series_id) if row["name"] in committed - offered]
     lake.declare_series(
         series_id,
         complete=series.complete,
@@ -115,13 +212,17 @@ def _extract_all(
     console: Console,
     outcome: Outcome,
 ) -> dict[str, str]:
-    """Extract, gate and commit; returns why each checkpoint that could not be measured was not."""
+    """Extract, gate and commit each checkpoint that no other process is on, or set it aside.
+
+    Returns why each that could not be measured was not.
+    """
     from timecourse.expectations.gate import gate_extraction
-    from timecourse.extract.job import Machine, extract
+    from timecourse.extract.job import Machine
 
     machine = Machine(settings.machine.device, settings.machine.batch_size, settings.machine.threads)
     total = sum(request.prompt_count for request in requests)
     failed: dict[str, str] = {}
+    claims: dict[str, FileLock] = {}
     done = 0
 
     def advance(finished: int) -> None:
@@ -129,31 +230,98 @@ def _extract_all(
         done += finished
         show(done, total)
 
+    def claimed() -> Iterator[ExtractionRequest]:
+        for request in requests:
+            names = (request.series_id, request.checkpoint.name)
+            claim = lake.claim(*names)
+            if claim is None:
+                outcome.elsewhere[request.checkpoint_id] = lake.claimed_by(*names)
+            elif _is_done(lake, request, before.get(request.checkpoint_id)):  # by another process, since the plan
+                claim.release()
+            else:
+                claims[request.checkpoint_id] = claim
+                yield request
+
+    before = {commit.checkpoint_id: commit.path.read_bytes() for commit in lake.readable_commits()[0]}
     with progress_bar(console, "prompts") as show:
-        for request, error in stream(plan, requests, settings):
-            with lake.incoming() as folder:
-                try:
-                    if error is not None:
-                        raise error
-                    rows = extract(request, folder, machine, advance)
-                except SourceError:
-                    raise
-                except UserError as refused:
-                    failed[request.checkpoint.name] = str(refused)
-                    continue
-                checks = gate_extraction(folder)
-                raise_if_failed(f"checkpoint {request.checkpoint.name!r}", checks)
-                lake.commit(
-                    folder,
-                    series_id=request.series_id,
-                    checkpoint_name=request.checkpoint.name,
-                    extraction_id=request.extraction_id,
-                    inputs=request.inputs,
-                    rows=rows,
-                    checks=checks,
-                )
-            outcome.extracted.append(request.checkpoint_id)
+        try:
+            for request, error in stream(plan, claimed(), settings):
+                names = (request.series_id, request.checkpoint.name)
+                reason, is_gate = None, False
+                start = time.perf_counter()
+                with lake.incoming_extraction(*names) as folder:
+                    try:
+                        rows = _measured(plan, request, error, folder, machine, advance)
+                    except (SourceError, MachineError, UsageError):
+                        raise
+                    except ChangedError as changed:  # the next run will see what it is now
+                        failed[request.checkpoint.name] = str(changed)
+                    except UserError as refused:
+                        reason = str(refused)
+                    else:
+                        checks = gate_extraction(folder)
+                        if refusals := [check for check in checks if check.result == "fail"]:
+                            reason, is_gate = _refused(request.checkpoint.name, checks, refusals), True
+                        else:
+                            lake.commit(
+                                folder,
+                                series_id=request.series_id,
+                                checkpoint_name=request.checkpoint.name,
+                                extraction_id=request.extraction_id,
+                                inputs=request.inputs,
+                                rows=rows,
+                                checks=checks,
+                            )
+                            outcome.extracted.append(request.checkpoint_id)
+                            log("committed", checkpoint=request.checkpoint_id, seconds=time.perf_counter() - start)
+                if reason is not None:
+                    failed[request.checkpoint.name] = reason
+                    lake.set_aside(*names, extraction_id=request.extraction_id, reason=reason, is_gate=is_gate)
+                    log("set aside", checkpoint=request.checkpoint_id, reason=reason)
+                claims.pop(request.checkpoint_id).release()
+        finally:
+            for claim in claims.values():
+                claim.release()
     return failed
+
+
+def _measured(
+    plan: Plan,
+    request: ExtractionRequest,
+    error: UserError | None,
+    folder: Path,
+    machine: "Machine",
+    advance: Callable[[int], None],
+) -> dict[str, int]:
+    """Extract a checkpoint into a folder; rows by table. Raises ChangedError before any other error of it."""
+    from timecourse.extract.job import extract
+
+    try:
+        if error is not None:
+            raise error
+        rows = extract(request, folder, machine, advance)
+    except UserError:
+        plan.check_unchanged(request.checkpoint)
+        raise
+    plan.check_unchanged(request.checkpoint)
+    return rows
+
+
+def _is_done(lake: Lake, request: ExtractionRequest, before: bytes | None) -> bool:
+    """Whether a checkpoint was committed as it is wanted after the plan was made."""
+    path = lake.commit_path(request.series_id, request.checkpoint.name)
+    if not path.is_file() or path.read_bytes() == before:
+        return False
+    committed = {commit.checkpoint_id: commit.extraction_id for commit in lake.readable_commits()[0]}
+    return committed.get(request.checkpoint_id) == request.extraction_id
+
+
+def _refused(name: str, checks: Sequence[CheckResult], refusals: Sequence[CheckResult]) -> str:
+    first = refusals[0]
+    return (
+        f"checkpoint {name!r} failed {len(refusals)} of {len(checks)} checks, first {first.check_id}: {first.rule} "
+        f"({first.failing_row_count} failing rows)"
+    )
 
 
 def check_again(lake: Lake) -> list[CheckResult]:
@@ -181,3 +349,4 @@ def _phase(outcome: Outcome, name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     outcome.seconds[name] = time.perf_counter() - start
+    log("phase", phase=name, seconds=outcome.seconds[name])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from timecourse.build import marts
 from timecourse.checks import CheckResult
 from timecourse.dictionary import write_dictionary
 from timecourse.errors import GateError, UserError
-from timecourse.lake import Commit, Lake, sha256_of, sync, sync_tree
+from timecourse.lake import Contents, Lake
+from timecourse.lake.files import sha256_of, sync, sync_tree
+from timecourse.releases import Release, current, list_releases, point_current_at
 
 _CODE = (".", "models", "dbt_project", "expectations", "reports")
 """Folders of the package whose files decide what a release holds; `.` is the run itself."""
 
 
-def input_sha256(lake: Lake, commits: Sequence[Commit], derivation: Mapping[str, Any]) -> str:
+def input_sha256(contents: Contents, derivation: Mapping[str, Any]) -> str:
     """Hash of everything a release depends on: what is committed and offered, how marts are derived, and the code."""
     package = Path(timecourse.__file__).parent
     code = {
@@ -34,9 +37,9 @@ def input_sha256(lake: Lake, commits: Sequence[Commit], derivation: Mapping[str,
         if file.is_file() and file.suffix != ".pyc"
     }
     content = {
-        "commits": sorted((commit.checkpoint_id, commit.extraction_id) for commit in commits),
-        "ablations": sorted(ablation.content["ablation_id"] for ablation in lake.ablations()),
-        "declarations": lake.declarations(),
+        "commits": sorted((commit.checkpoint_id, commit.extraction_id) for commit in contents.commits),
+        "ablations": sorted(ablation.content["ablation_id"] for ablation in contents.ablations),
+        "declarations": contents.declarations,
         "derivation": dict(derivation),
         "code": code,
         "versions": _versions(),
@@ -44,17 +47,18 @@ def input_sha256(lake: Lake, commits: Sequence[Commit], derivation: Mapping[str,
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def is_current(lake: Lake, commits: Sequence[Commit], derivation: Mapping[str, Any]) -> bool:
-    """Whether the current release was made from exactly this."""
-    manifest = lake.root / "current" / "release.json"
-    if not manifest.is_file():
-        return False
-    made_from = json.loads(manifest.read_text(encoding="utf-8"))["input_sha256"]
-    return bool(made_from == input_sha256(lake, commits, derivation))
+def made_before(lake: Lake, contents: Contents, derivation: Mapping[str, Any]) -> Release | None:
+    """The newest release, where it was made from exactly this and is whole."""
+    releases = list_releases(lake)
+    if not releases or releases[0].manifest["input_sha256"] != input_sha256(contents, derivation):
+        return None
+    return None if releases[0].damages() else releases[0]
 
 
-def publish(lake: Lake, derivation: Mapping[str, Any], warehouse_checks: Sequence[CheckResult]) -> Path:
-    """Make a release from the build database and switch `current` to it; returns its folder.
+def publish(
+    lake: Lake, contents: Contents, derivation: Mapping[str, Any], warehouse_checks: Sequence[CheckResult]
+) -> Release:
+    """Make a release from the build database, which was made from `contents`, and switch `current` to it.
 
     Marts are written by CTAS into a new file (no view, no write-ahead log), gated, copied to parquet, described,
     rendered. Raises GateError, with the last release kept, when a check of severity `fail` fails.
@@ -62,26 +66,29 @@ def publish(lake: Lake, derivation: Mapping[str, Any], warehouse_checks: Sequenc
     from timecourse.expectations.gate import gate_release
     from timecourse.reports.site import render_site
 
-    commits = lake.commits()
-    inputs = input_sha256(lake, commits, derivation)
-    release_id = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{inputs[:8]}"
-    previous = lake.current_release() / "warehouse.duckdb" if (lake.root / "current").is_symlink() else None
+    inputs = input_sha256(contents, derivation)
+    before = current(lake)
+    place = _free_place(lake, inputs)
+    sequence = max((release.order[0] for release in list_releases(lake)), default=0) + 1
     with lake.incoming() as folder:
         warehouse = folder / "warehouse.duckdb"
         rows = _copy_marts(lake.build / "warehouse.duckdb", warehouse)
-        committed = {commit.checkpoint_id: commit.extraction_id for commit in commits}
-        release_checks = gate_release(warehouse, previous, committed=committed)
+        committed = {commit.checkpoint_id: commit.extraction_id for commit in contents.commits}
+        release_checks = gate_release(
+            warehouse, None if before is None else before.path / "warehouse.duckdb", committed=committed
+        )
         raise_if_failed("the release", release_checks)
-        raw_checks = [check for commit in [*commits, *lake.ablations()] for check in commit.checks]
+        raw_checks = [check for commit in [*contents.commits, *contents.ablations] for check in commit.checks]
         rows["fct_check_results"] = _write_checks(warehouse, [*raw_checks, *release_checks, *warehouse_checks])
         _write_parquet(warehouse, folder / "marts")
         write_dictionary(folder / "dictionary.json")
-        render_site(warehouse, folder / "site", release_id)
+        render_site(warehouse, folder / "site", place.name)
         manifest = {
-            "release_id": release_id,
+            "release_id": place.name,
+            "sequence": sequence,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "input_sha256": inputs,
-            "settings": {**derivation, "complete_series": lake.complete_series()},
+            "settings": {**derivation, "complete_series": contents.complete_series},
             "extractions": committed,
             "reference_checkpoints": _references(warehouse),
             "versions": _versions(),
@@ -94,11 +101,17 @@ def publish(lake: Lake, derivation: Mapping[str, Any], warehouse_checks: Sequenc
         }
         (folder / "release.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
         sync_tree(folder)
-        place = lake.releases / release_id
         folder.rename(place)
     sync(lake.releases)
-    _point_current_at(lake, place)
-    return place
+    point_current_at(lake, place)
+    return Release(place)
+
+
+def _free_place(lake: Lake, inputs: str) -> Path:
+    """A folder that is not there yet, named after the time and what the release is made from."""
+    name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{inputs[:8]}"
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(lake.releases / one for one in names if not (lake.releases / one).exists())
 
 
 def render_report(lake: Lake, output: Path) -> None:
@@ -174,14 +187,6 @@ def _references(warehouse: Path) -> list[dict[str, Any]]:
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         rows = connection.execute(f"select distinct {', '.join(names)} from dim_checkpoints order by all").fetchall()
     return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _point_current_at(lake: Lake, place: Path) -> None:
-    beside = lake.root / ".current.new"
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(Path("releases") / place.name)
-    beside.replace(lake.root / "current")
-    sync(lake.root)
 
 
 def _versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -31,6 +31,17 @@ SMALL_FILES = (
 _TOKENIZER_FILES = SMALL_FILES[1:6]
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _QUANTISED = ("quantization_config", "compression_config")
+_COUNTS = {
+    "num_hidden_layers": 2**15,
+    "num_attention_heads": 2**15,
+    "num_key_value_heads": 2**15,
+    "hidden_size": 2**31,
+    "vocab_size": 2**31,
+    "max_position_embeddings": 2**63,
+}
+"""Whole numbers of a config.json, and what they lie below: the types of the raw tables' columns."""
+
+_MAY_BE_LEFT_OUT = ("num_key_value_heads", "max_position_embeddings")
 _QUANTISED_KINDS = {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4", "I8"}
 
 
@@ -134,6 +145,9 @@ class Source(Protocol):
     def fetch(self, checkpoint: Checkpoint) -> None:
         """Bring the weights into the checkpoint's folder, whole. Raises UserError where that fails."""
 
+    def check_unchanged(self, checkpoint: Checkpoint) -> None:
+        """Raises ChangedError where the files are others than when the checkpoint was opened."""
+
     def evict(self, checkpoint: Checkpoint) -> None:
         """Give back the disk space that `fetch` took, where a limit asks for it."""
 
@@ -155,10 +169,14 @@ def describe(
         raise UserError(f"checkpoint {called!r} has no config.json")
     weight_files = _weight_files(called, folder, sizes)
     family = family_of(config.get("model_type"), called)
-    for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"):
-        value = family.config_value(text_config(config), key)
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"checkpoint {called!r}: config.json states no {family.config_keys.get(key, key)}")
+    for key, limit in _COUNTS.items():
+        value, named = family.config_value(text_config(config), key), family.config_keys.get(key, key)
+        if value is None and key in _MAY_BE_LEFT_OUT:
+            continue
+        if not _is_whole(value) or value < 1:
+            raise UserError(f"checkpoint {called!r}: config.json states no {named}")
+        if value >= limit:
+            raise UserError(f"checkpoint {called!r}: config.json states a {named} of {limit} or more")
     if any(one.get(key) for one in (config, text_config(config)) for key in _QUANTISED):
         raise UserError(_quantised(called))
     if "tokenizer.json" not in sizes:
@@ -175,9 +193,13 @@ def describe(
         tokenizer_files=tuple(name for name in _TOKENIZER_FILES if name in sizes),
         bytes=sum(sizes[name] for name in weight_files),
         sha256_of=sha256_of,
-        tokens_computed=tokens if isinstance(tokens, int) and (tokens > 0 or place.step == 0) else None,
+        tokens_computed=tokens if _is_whole(tokens) and (0 < tokens < 2**63 or tokens == place.step == 0) else None,
         commit_sha=commit_sha,
     )
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +214,7 @@ def read_json(file: Path, checkpoint: str) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, and brackets within brackets
         raise UserError(f"checkpoint {checkpoint!r}: {file.name} is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {checkpoint!r}: {file.name} holds no JSON object")
@@ -204,7 +226,7 @@ def _weight_files(called: str, folder: Path, sizes: Mapping[str, int]) -> tuple[
     if index in sizes:
         content = read_json(folder / index, called) or {}
         weight_map = content.get("weight_map")
-        names = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+        names = sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
         missing = [name for name in names if name not in sizes]
         if missing or not names:
             raise UserError(f"checkpoint {called!r} lacks the weights file {missing[0] if missing else index!r}")

@@ -1,9 +1,10 @@
 """A local directory as a source: one subdirectory per checkpoint, each an ordinary Hugging Face checkpoint."""
 
+import re
 from functools import cache
 from pathlib import Path
 
-from timecourse.errors import UserError
+from timecourse.errors import ChangedError, UserError
 from timecourse.extract.checkpoints.checkpoint import Checkpoint, describe
 from timecourse.extract.checkpoints.hashes import sha256_of
 from timecourse.extract.checkpoints.names import Place, order, parse_name
@@ -16,12 +17,13 @@ class DirectorySource:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._marks: dict[str, _Marks] = {}
 
     def __str__(self) -> str:
         return str(self.root)
 
     def names(self) -> list[str]:
-        """The subdirectories' names, sorted. Raises UserError where there is none."""
+        """The subdirectories' names, sorted. Raises UserError where there is none, or one that cannot be shown."""
         if not self.root.is_dir():
             raise UserError(f"the checkpoints directory {str(self.root)!r} does not exist")
         if (self.root / "config.json").is_file():
@@ -29,11 +31,15 @@ class DirectorySource:
         names = sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
         if not names:
             raise UserError(f"the checkpoints directory {str(self.root)!r} holds no checkpoint (one subdirectory each)")
+        for name in names:
+            if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
+                raise UserError(f"the name of checkpoint {name!r} holds control characters or is not UTF-8; rename it")
         return names
 
     def open(self, name: str, called: str, place: Place) -> Checkpoint:
         """See Source.open."""
         folder = self.root / name
+        self._marks[called] = _marks(folder)  # before anything is read
         sizes = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
         checkpoint = describe(called, place, folder, sizes, cache(lambda name: sha256_of(folder / name)))
         checkpoint.check_headers()
@@ -42,8 +48,27 @@ class DirectorySource:
     def fetch(self, checkpoint: Checkpoint) -> None:
         """Nothing to do: the weights lie there."""
 
+    def check_unchanged(self, checkpoint: Checkpoint) -> None:
+        """See Source.check_unchanged."""
+        if _marks(checkpoint.folder) != self._marks[checkpoint.name]:
+            raise ChangedError(
+                f"checkpoint {checkpoint.name!r} was changed while it was read; the next refresh takes it as it is then"
+            )
+
     def evict(self, checkpoint: Checkpoint) -> None:
         """Nothing to do: the files are the user's own."""
+
+
+_Marks = dict[str, tuple[int, int, int]]
+"""What tells a file from another that was put in its place: size, time of the last change, inode."""
+
+
+def _marks(folder: Path) -> _Marks:
+    try:
+        stats = {file.name: file.stat() for file in folder.iterdir() if file.is_file()}
+    except FileNotFoundError:
+        return {}
+    return {name: (stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats.items()}
 
 
 def find_checkpoints(directory: Path) -> list[Checkpoint]:

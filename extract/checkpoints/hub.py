@@ -129,6 +129,9 @@ class HubSource:
                 list(pool.map(lambda name: self._bring(commit, files[name], checkpoint.name), names))
         checkpoint.check_headers()
 
+    def check_unchanged(self, checkpoint: Checkpoint) -> None:
+        """Nothing to do: the files are those of one commit."""
+
     def evict(self, checkpoint: Checkpoint) -> None:
         """Where the limit leaves no room for another checkpoint of this size, remove this one's weights.
 

@@ -8,7 +8,7 @@
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -120,6 +120,8 @@ def read_series(phases: Sequence[Phase], reading: Reading) -> list[Entry]:
                 f"{str(phase.source)!r} says one)"
             )
         offered |= places
+    if repeated := [name for name, times in Counter(all_names).items() if times > 1]:
+        raise UserError(f"two phases offer a checkpoint that is then called {repeated[0]!r}; rename a phase")
     existing_names(all_names, reading.steps)
     ordered = order({called: place for called, (_, place, _) in offered.items()})
     with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
@@ -140,7 +142,10 @@ def _opened(called: str, name: str, place: Place, source: Source, reading: Readi
     try:
         checkpoint = source.open(name, called, place)
         if checkpoint.tokens_computed is None and reading.tokens_per_step is not None and place.step is not None:
-            checkpoint = replace(checkpoint, tokens_computed=place.step * reading.tokens_per_step)
+            tokens = place.step * reading.tokens_per_step
+            if tokens >= 2**63:
+                raise UserError(f"checkpoint {called!r}: step {place.step} times tokens_per_step is 2⁶³ tokens or more")
+            checkpoint = replace(checkpoint, tokens_computed=tokens)
         _ = checkpoint.tensors_sha256  # hashed here, side by side
         return Entry(called, place, source, checkpoint)
     except SourceError:

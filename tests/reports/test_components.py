@@ -8,7 +8,8 @@ import duckdb
 import pytest
 
 from timecourse.reports.page import write_page
-from timecourse.reports.pages import component_data, components
+from timecourse.reports.pages import components
+from timecourse.reports.pages.components import map_data
 from timecourse.reports.partition import list_partitions, open_partition
 
 from .browser import Window, needs_browser
@@ -179,13 +180,13 @@ def test_a_model_of_heads_only_and_a_release_without_a_mart(page: Callable[..., 
 def test_too_many_activities_are_kept_for_the_last_checkpoint(
     page: Callable[..., PageReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(component_data, "_EVERY_CHECKPOINT_LIMIT", 10)
+    monkeypatch.setattr(map_data, "_EVERY_CHECKPOINT_LIMIT", 10)
     data = page().json("component-data")
     assert data["activityAt"] == [2] and all(len(row["activity"]) == 1 for row in data["components"])
-    monkeypatch.setattr(component_data, "_ONE_CHECKPOINT_LIMIT", 10)
+    monkeypatch.setattr(map_data, "_ONE_CHECKPOINT_LIMIT", 10)
     data = page().json("component-data")
     assert data["activityAt"] == [] and not any(row["activity"] for row in data["components"])
-    monkeypatch.setattr(component_data, "_BYTE_LIMIT", 10)
+    monkeypatch.setattr(map_data, "_BYTE_LIMIT", 10)
     data = page().json("component-data")
     assert data["examplesPerComponent"] == 0 and all(row["rates"] is None for row in data["components"])
 

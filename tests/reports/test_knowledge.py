@@ -51,31 +51,43 @@ def datasets(page: PageReader, figure: str, key: str) -> list[dict[str, Any]]:
 # Numbers
 
 
-@pytest.mark.parametrize("metric", ["top1", "top10", "all_tokens"])
-def test_accuracy_by_answer_tokens_is_computed_as_the_mart_does(
-    page: Callable[..., tuple[PageReader, Site]], metric: str
-) -> None:
-    """Where every answer has one token they are the accuracies and intervals of all facts."""
-    everything, site = page("update dim_facts set answer_token_count = 1")
-    expected = site.query(
-        f"""select checkpoint_index, fact_count, {metric}_accuracy, {metric}_low, {metric}_high
-        from fct_relation_accuracies join dim_checkpoints using (checkpoint_id) where scope_kind = 'all' order by all"""
+LENGTHS = {"1": "1 answer token", "2": "2 answer tokens", "3+": "3 or more answer tokens"}
+PARTS = [f"{metric}_{part}" for metric in ("top1", "top10", "all_tokens") for part in ("accuracy", "low", "high")]
+
+
+def test_accuracy_by_answer_tokens_is_the_mart(page: Callable[..., tuple[PageReader, Site]], site: Site) -> None:
+    """In an order of lengths, whatever lengths there are; that of two tokens is recalled best."""
+    shown, changed_site = page(
+        """create table lengths as select fact_id, ['1', '2', '3+'][1 + row_number() over (order by fact_id) % 3]
+        as answer_tokens from dim_facts""",
+        "create table counts as select answer_tokens, count(*)::integer as fact_count from lengths group by all",
+        "create table one as from fct_answer_length_accuracies limit 1",
+        "delete from fct_answer_length_accuracies",
+        """insert into fct_answer_length_accuracies
+        select one.* replace (
+            dim_checkpoints.checkpoint_id as checkpoint_id, counts.answer_tokens as answer_tokens,
+            counts.fact_count as fact_count, length(counts.answer_tokens) / 7 as top1_accuracy, 0.1 as top1_low,
+            0.9 as top1_high, checkpoint_index / 9 as all_tokens_accuracy, null as all_tokens_low,
+            null as all_tokens_high)
+        from one, counts, dim_checkpoints""",
     )
-    drawn = [
-        (row["checkpoint_index"], row["facts"], *(row[f"{metric}_{part}"] for part in ("accuracy", "low", "high")))
-        for row in everything.chart_rows("answer-accuracy")
-    ]
-    assert [row[:2] for row in drawn] == [row[:2] for row in expected]
-    assert [row[2:] for row in drawn] == [pytest.approx(row[2:], abs=1e-5) for row in expected]
-    assert {row["panel"] for row in everything.chart_rows("answer-accuracy")} == {"1 answer token"}
-
-
-def test_answers_of_many_tokens_are_together(page: Callable[..., tuple[PageReader, Site]]) -> None:
-    found, site = page("update dim_facts set answer_token_count = 1 + length(object) % 5")
-    counts = dict(site.query("select least(answer_token_count, 3), count(*) from dim_facts group by all"))
-    names = {1: "1 answer token", 2: "2 answer tokens", 3: "3 or more answer tokens"}
-    drawn = {row["panel"]: row["facts"] for row in found.chart_rows("answer-accuracy")}
-    assert drawn == {names[tokens]: facts for tokens, facts in counts.items()}
+    for reader, queried in ((shown, changed_site), (site.page("knowledge"), site)):
+        expected = queried.query(
+            f"""select answer_tokens, checkpoint_index, fact_count, {", ".join(PARTS)}
+            from fct_answer_length_accuracies join dim_checkpoints using (checkpoint_id)
+            order by answer_tokens, checkpoint_index"""
+        )
+        drawn = reader.chart_rows("answer-accuracy")
+        assert [
+            (row["panel"], row["checkpoint_index"], row["facts"], *(row[part] for part in PARTS)) for row in drawn
+        ] == [(LENGTHS[tokens], index, facts, *map(near, numbers)) for tokens, index, facts, *numbers in expected]
+        panels = {row["panel_index"]: row["panel"] for row in drawn}
+        assert [panels[number] for number in sorted(panels)] == [
+            name for tokens, name in LENGTHS.items() if tokens in {row[0] for row in expected}
+        ]
+    assert len({row["panel"] for row in shown.chart_rows("answer-accuracy")}) == 3
+    assert "2 answer tokens: top-1 14.3\u00a0% (95 % interval 10.0\u00a0% to 90.0\u00a0%, n = 2);" in shown.text
+    assert "all tokens 22.2\u00a0% (no interval: fewer than 2 facts, n = 2). 3 or more answer tokens:" in shown.text
 
 
 def test_a_gain_is_the_mart_with_an_interval_over_facts(site: Site) -> None:
@@ -97,7 +109,7 @@ def test_a_gain_is_the_mart_with_an_interval_over_facts(site: Site) -> None:
                 from fct_fact_predictions join dim_checkpoints using (checkpoint_id)
                 where checkpoint_index = {row["checkpoint_index"]} and log_prob_gain is not null"""
             )
-            error = 1.96 * stdev(fact[0] for fact in facts) / len(facts) ** 0.5
+            error = 1.959963984540054 * stdev(fact[0] for fact in facts) / len(facts) ** 0.5
             assert row["facts"] == len(facts)
             assert (row["low"], row["high"]) == (near(row["gain"] - error), near(row["gain"] + error))
             assert (row["own"], row["other"]) == (
@@ -114,20 +126,21 @@ def near(value: float | None) -> Any:
 def test_the_title_says_that_the_model_knows_only_where_the_interval_does(
     page: Callable[..., tuple[PageReader, Site]],
 ) -> None:
-    knows, _ = page("update fct_fact_predictions set log_prob_gain = 2", gain(2))
+    knows, _ = page(gain(2, 1.5, 2.5))
     assert "At main its own subject makes an answer 2.00\u00a0nats more probable than another does" in knows.text
-    guesses, _ = page(
-        *KNOWN[:1],
-        """update fct_fact_predictions set log_prob_gain = if(number % 2 = 0, 2, -2) from numbered
-        where numbered.fact_id = fct_fact_predictions.fact_id""",
-        gain(0.1),
-    )
+    assert "The whole interval is above 0 in 2 of 2 relations." in knows.text
+    guesses, _ = page(gain(0.1, -0.3, 0.5))
     assert "How much more probable its own subject makes an answer" in guesses.text
     assert "more probable than another does" not in guesses.text
+    unknown, _ = page(gain(2, None, None))
+    assert "more probable than another does" not in unknown.text and "no interval: fewer than 2 facts" in unknown.text
 
 
-def gain(value: float) -> str:
-    return f"update fct_relation_accuracies set mean_log_prob_gain = {value}"
+def gain(value: float, low: float | None, high: float | None) -> str:
+    """A statement that sets the gain of every scope."""
+    ends = ["null" if end is None else end for end in (low, high)]
+    return f"""update fct_relation_accuracies set mean_log_prob_gain = {value}, mean_log_prob_gain_low = {ends[0]},
+        mean_log_prob_gain_high = {ends[1]}"""
 
 
 def converged(relation: str, values: str) -> str:
@@ -209,6 +222,7 @@ def test_empty_marts_are_said_in_words(page: Callable[..., tuple[PageReader, Sit
             f"delete from {mart}"
             for mart in (
                 "fct_relation_accuracies",
+                "fct_answer_length_accuracies",
                 "fct_fact_predictions",
                 "fct_relation_convergences",
                 "fct_layer_readouts",
@@ -220,10 +234,15 @@ def test_empty_marts_are_said_in_words(page: Callable[..., tuple[PageReader, Sit
     for words in ("No accuracies", "No predictions", "No convergence", "No logit-lens readouts", "No facts"):
         assert words in shown.text
     assert "No fact of this release has another subject to compare with." in shown.text
+    assert "No accuracies by the length of answers" in shown.text
 
 
 def test_without_other_subjects_there_is_no_gain(page: Callable[..., tuple[PageReader, Site]]) -> None:
-    shown, _ = page("update fct_fact_predictions set log_prob_gain = null, mean_mismatched_log_prob = null")
+    shown, _ = page(
+        """update fct_relation_accuracies set gain_fact_count = 0, mean_own_log_prob = null,
+        mean_mismatched_log_prob = null, mean_log_prob_gain = null, mean_log_prob_gain_low = null,
+        mean_log_prob_gain_high = null, positive_gain_share = null"""
+    )
     assert not {"gain", "levels"} & shown.specifications().keys()
     assert shown.text.count("No fact of this release has another subject to compare with.") == 2
 

@@ -209,6 +209,8 @@ def test_the_query_of_a_claim_gives_its_estimate_again(site: Site) -> None:
         (["update fct_claims set statistic = '</script>' || statistic, claim_number = 7, claim = '<b>'"], "7. <b>:"),
         (["delete from fct_relation_accuracies"], "No accuracies in this release."),
         (["delete from fct_component_histories where component_kind = 'ffn'"], "No components of this kind."),
+        (["delete from fct_role_counts"], "No counts of roles in this release."),
+        (["drop table fct_role_counts"], "No counts of roles in this release."),
         (["update dim_checkpoints set versions = 'not <json>'"], "not <json>"),
     ],
 )

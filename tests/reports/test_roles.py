@@ -129,8 +129,11 @@ def test_other_thetas_are_the_mart(site: Site) -> None:
 def test_robustness_is_counted_by_role(site: Site) -> None:
     expected = site.query(
         """select component_kind, checkpoint_index, replace(primary_role, '_', ' '), robustness, count(*),
-            avg(confidence)
-        from fct_component_histories join dim_checkpoints using (checkpoint_id) group by all order by all"""
+            (select avg(confidence) from fct_component_histories as others
+            where (others.checkpoint_id, others.component_kind, others.primary_role)
+                = (histories.checkpoint_id, histories.component_kind, histories.primary_role))
+        from fct_component_histories as histories join dim_checkpoints using (checkpoint_id)
+        group by histories.checkpoint_id, component_kind, checkpoint_index, primary_role, robustness order by all"""
     )
     columns = ("kind", "checkpoint_index", "panel", "robustness", "value", "confidence")
     rows = site.page("roles").chart_rows("robustness")
@@ -186,6 +189,7 @@ def test_without_ffns_the_page_says_so(page: Callable[..., tuple[PageReader, Sit
             f"delete from {mart} where component_kind = 'ffn'"
             for mart in (
                 "fct_component_histories",
+                "fct_role_counts",
                 "fct_role_stabilities",
                 "fct_role_sensitivities",
                 "fct_role_specificities",
@@ -193,27 +197,31 @@ def test_without_ffns_the_page_says_so(page: Callable[..., tuple[PageReader, Sit
         ),
         "delete from fct_kind_comparisons",
     )
-    assert shown.text.count("This release holds no FFNs.") == 2
+    assert shown.text.count("This release holds no counts of roles of FFNs.") == 2
     assert [element.attributes["value"] for element in shown.elements if element.tag == "option"][-1] == "head"
     assert "counts-ffn" not in shown.specifications() and "thetas" in shown.specifications()
     assert "No differences to show." in shown.text
 
 
 def test_a_release_without_the_marts_says_so(page: Callable[..., tuple[PageReader, Site]]) -> None:
-    marts = ("fct_kind_comparisons", "fct_role_sensitivities", "fct_role_specificities")
+    marts = ("fct_kind_comparisons", "fct_role_counts", "fct_role_sensitivities", "fct_role_specificities")
     shown, _ = page(*(f"drop table {mart}" for mart in marts))
     for words in (
         "This release has no comparison of heads with FFNs.",
         "No counts at other θ in this release.",
         "This release has no test of specific roles.",
+        "This release holds no counts of roles of heads.",
+        "No robustness in this release.",
     ):
         assert words in shown.text
-    assert "counts-head" in shown.specifications()
+    assert "relation-answers" in shown.specifications()
 
 
 def test_empty_marts_are_said_in_words(page: Callable[..., tuple[PageReader, Site]]) -> None:
-    shown, _ = page("delete from fct_component_histories", "delete from fct_role_stabilities")
-    assert "This release holds no heads." in shown.text and "This release holds no FFNs." in shown.text
+    marts = ("fct_component_histories", "fct_role_counts", "fct_role_stabilities")
+    shown, _ = page(*(f"delete from {mart}" for mart in marts))
+    for noun in ("heads", "FFNs"):
+        assert f"This release holds no counts of roles of {noun}." in shown.text
     assert "role_kind" not in [element.attributes.get("id") for element in shown.elements]
 
 
@@ -225,7 +233,13 @@ def test_nothing_specific_is_a_sentence(page: Callable[..., tuple[PageReader, Si
 
 def test_one_checkpoint_has_no_transition_to_compare(page: Callable[..., tuple[PageReader, Site]]) -> None:
     keep = "(select max(checkpoint_id) from dim_checkpoints where is_reference)"
-    tables = ("fct_component_histories", "fct_role_stabilities", "fct_role_sensitivities", "fct_role_specificities")
+    tables = (
+        "fct_component_histories",
+        "fct_role_counts",
+        "fct_role_stabilities",
+        "fct_role_sensitivities",
+        "fct_role_specificities",
+    )
     shown, _ = page(
         *(f"delete from {table} where checkpoint_id <> {keep}" for table in tables),
         "delete from fct_kind_comparisons",

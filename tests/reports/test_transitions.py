@@ -112,26 +112,43 @@ def test_flow_follows_the_line_to_the_reference(staged_site: dict[str, Site]) ->
             end = parents[end]
 
 
-def test_durations_are_kaplan_and_meiers(site: Site) -> None:
+def test_durations_are_the_mart(small_release: Path, tmp_path: Path) -> None:
+    """Roles in their order, each from a share of 1 on; a band where there is an interval."""
+    page, durations_site = render_page(
+        transitions,
+        small_release,
+        tmp_path,
+        "delete from fct_role_durations where component_kind = 'head'",
+        """insert into fct_role_durations by name
+        select series_id, setting_id, tau_id, 'head' as component_kind, role, duration, 20 - duration as at_risk_count,
+            4 as ended_count, 1 as censored_count, 1 - duration / 6 as lasting_share,
+            if(duration = 6, null, lasting_share * 0.8) as lasting_share_low,
+            if(duration = 6, null, lasting_share * 1.1) as lasting_share_high, 30 as spell_count,
+            10 as left_censored_count, 3 as right_censored_count
+        from dim_settings, (values ('inactive'), ('entity')) as roles (role), range(2, 7, 2) as durations (duration)""",
+    )
+    columns = "duration, lasting_share, lasting_share_low, lasting_share_high, at_risk_count"
     for kind in KINDS:
-        spells = site.query(
-            f"""select role, checkpoint_count, is_left_censored, is_right_censored from fct_role_spells
-            where component_kind = '{kind}'"""
+        expected = durations_site.query(
+            f"""select role, {columns} from fct_role_durations where component_kind = '{kind}'
+            order by list_position({ROLES}, role), duration"""
         )
-        expected = {}
-        for role in ROLES:
-            lasting = 1.0
-            seen = [(count, is_open) for name, count, is_left, is_open in spells if name == role and not is_left]
-            for duration in sorted({count for name, count, *_ in spells if name == role}):
-                at_risk = sum(count >= duration for count, _ in seen)
-                ended = sum(count == duration and not is_open for count, is_open in seen)
-                if at_risk:
-                    lasting *= 1 - ended / at_risk
-                    expected[role, duration] = (at_risk, pytest.approx(lasting, abs=1e-5))
-        rows = site.page("transitions").chart_rows(f"durations-{kind}") if expected else []
-        found = {(row["role"], row["duration"]): (row["seen"], row["share"]) for row in rows if row["duration"]}
-        assert found == expected
-        assert all(row["share"] == 1 for row in rows if row["duration"] == 0)
+        rows = page.chart_rows(f"durations-{kind}") if expected else []
+        assert [
+            (row["role"], row["duration"], row["share"], row["low"], row["high"], row["seen"])
+            for row in rows
+            if row["duration"]
+        ] == [
+            (role, duration, *(None if share is None else pytest.approx(share, abs=1e-5) for share in shares), seen)
+            for role, duration, *shares, seen in expected
+        ]
+        starts = [row for row in rows if not row["duration"]]
+        assert all((row["share"], row["low"], row["interval"]) == (1, None, None) for row in starts)
+        assert [row["role"] for row in starts] == list(dict.fromkeys(row[0] for row in expected))
+    intervals = [row["interval"] for row in page.chart_rows("durations-head") if row["duration"]]
+    assert intervals[:3] == ["53.3\u00a0% to 73.3\u00a0%", "26.7\u00a0% to 36.7\u00a0%", "n/a"]
+    assert "entity 4 checkpoints (20 spells) and inactive 4 checkpoints (20 spells)" in page.text
+    assert "Of 60 spells in these roles, 33.3\u00a0% begin at the first checkpoint" in page.text
 
 
 def test_caption_says_how_many_spells_are_censored(site: Site) -> None:
@@ -209,7 +226,7 @@ def test_one_checkpoint_has_no_transition(small_site: Site) -> None:
 
 def test_a_release_without_ffns_and_without_these_marts_renders(small_release: Path, tmp_path: Path) -> None:
     with changed(small_release, tmp_path) as connection:
-        for table in ("fct_role_spells", "fct_repurposings"):
+        for table in ("fct_role_durations", "fct_role_spells", "fct_repurposings"):
             connection.execute(f"drop table {table}")
         for table in ("fct_component_histories", "fct_role_transitions", "fct_role_switches"):
             connection.execute(f"delete from {table} where component_kind = 'ffn'")
@@ -230,6 +247,7 @@ def test_nothing_learned_is_said_in_words(small_release: Path, tmp_path: Path) -
             <> (select checkpoint_id from dim_checkpoints where checkpoint_index = 0)"""
         )
         connection.execute("update fct_role_spells set role = 'inactive', is_left_censored = true")
+        connection.execute("delete from fct_role_durations")
         connection.execute("delete from fct_repurposings")
     figures = {figure.figure_id: figure for figure in build(tmp_path / "warehouse.duckdb", transitions).figures}
     assert "inactive" in figures["flow-head"].caption and "general" not in figures["flow-head"].caption

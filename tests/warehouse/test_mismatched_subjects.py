@@ -1,11 +1,12 @@
 """What a fact's own subject adds, from answer tokens to marts; and a lake whose files know nothing of it yet."""
 
 import json
+import math
 import random
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import duckdb
@@ -93,7 +94,8 @@ FACTS = """
     select checkpoint_name, fact_id, mean_log_prob, mean_mismatched_log_prob, log_prob_gain
     from fct_fact_predictions join dim_checkpoints using (series_id, setting_id, checkpoint_id)"""
 SCOPES = """
-    select checkpoint_name, scope_id, mean_log_prob, mean_log_prob_gain, positive_gain_share
+    select checkpoint_name, scope_id, mean_log_prob, gain_fact_count, mean_log_prob_gain, positive_gain_share,
+        mean_log_prob_gain_low, mean_log_prob_gain_high, mean_mismatched_log_prob, mean_own_log_prob
     from fct_relation_accuracies join dim_checkpoints using (series_id, setting_id, checkpoint_id)
     where scope_kind in ('relation', 'all')"""
 
@@ -106,7 +108,9 @@ def test_gains_are_those_of_the_tokens_and_unknown_in_an_older_lake(tmp_path: Pa
     assert {check.result for check in built.checks} == {"pass"}
     before = {name: rows(built.database, f"{query} order by all") for name, query in (("f", FACTS), ("s", SCOPES))}
     assert len(before["f"]) == 7 and len(before["s"]) == 3
-    assert all(row[2] is not None and row[3:] == (None, None) for found in before.values() for row in found)
+    assert all(row[2] is not None for found in before.values() for row in found)
+    assert all(row[3:] == (None, None) for row in before["f"])
+    assert all(row[3] == 0 and {*row[4:]} == {None} for row in before["s"])
 
     commit(tmp_path, SERIES, "step1", new, step=1, layer_count=LAYERS)
     built = build_warehouse(tmp_path, theta="0.1", complete_series=[SERIES])
@@ -121,8 +125,12 @@ def test_gains_are_those_of_the_tokens_and_unknown_in_an_older_lake(tmp_path: Pa
     }
     scopes = {scope_id: numbers for name, scope_id, _, *numbers in rows(built.database, SCOPES) if name == "step1"}
     for scope_id in (*RELATIONS, "all"):
-        own = [
-            gain for fact, (_, gain) in gains.items() if gain is not None and scope_id in ("all", fact.split("/")[0])
-        ]
-        assert scopes[scope_id] == pytest.approx([mean(own), mean(gain > 0 for gain in own)], abs=1e-8)
-    assert 0 < scopes["all"][1] < 1
+        known = [pair for fact, pair in gains.items() if None not in pair and scope_id in ("all", fact.split("/")[0])]
+        other, own = [pair[0] for pair in known], [pair[1] for pair in known]
+        error = 1.959963984540054 * stdev(own) / math.sqrt(len(own))
+        assert scopes[scope_id] == pytest.approx(
+            [len(own), mean(own), mean(gain > 0 for gain in own), mean(own) - error, mean(own) + error, mean(other),
+             mean(other) + mean(own)],
+            abs=1e-8,
+        )  # fmt: skip
+    assert 0 < scopes["all"][2] < 1

@@ -395,7 +395,7 @@ def accuracies(facts: list[tuple[float, int]]) -> tuple[Any, ...]:
             "fct_fact_predictions",
             {**keys, "checkpoint_id": "c", "prompt_count": [count for _, count in facts],
              **dict.fromkeys(("top1_share", "top10_share", "all_tokens_top1_share"), shares),
-             **dict.fromkeys(("mean_log_prob", "log_prob_gain"), shares)},
+             **dict.fromkeys(("mean_log_prob", "mean_mismatched_log_prob", "log_prob_gain"), shares)},
         )  # fmt: skip
         warehouse.fill(connection, "dim_relations", {**keys, "relation_group": ["g"], "majority_share": 0.1})
         warehouse.build(connection, "fct_relation_accuracies")

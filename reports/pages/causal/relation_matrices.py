@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Block, Column, Control, Controls, Figure, Table, place_columns
+from timecourse.reports.blocks import Block, Column, Control, Controls, Figure, checkpoint_table, interval_columns
 from timecourse.reports.partition import Partition, Row
 
 _CHECKPOINT, _LIMITS = "matrix_checkpoint", "matrix_limits"
@@ -61,7 +61,7 @@ def matrices(partition: Partition, method: Control, source: str) -> list[Block]:
         limits,
         "" if stride == 1 else f" The chart shows one ablated checkpoint in {stride}; the CSV file holds all.",
     )
-    options = [(str(index), partition.labels[partition.checkpoints[index]["checkpoint_id"]]) for index in indices]
+    options = [(str(index), partition.label_at(index)) for index in indices]
     return [
         Controls([Control(_CHECKPOINT, "Silenced at", options, str(shared.selected))]),
         *(_matrix(partition, shared, of_role, role) for role, of_role in rows_of.items()),
@@ -108,29 +108,24 @@ def _matrix(partition: Partition, shared: _Shared, rows: list[Row], role: str) -
         caption,
         shared.source,
         charts.specification(chart, caption, parameters) if lists else None,
-        Table(
+        checkpoint_table(
+            partition,
             f"causal-matrix-{role.replace('_', '-')}",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
                 Column("method", "Method"),
                 Column("set_relation_id", "Silenced: components of"),
                 Column("member_count", "Silenced", "rank"),
                 Column("scored_relation_id", "Scored: facts of"),
                 Column("fact_count", "Facts", "count"),
-                Column("effect", "Effect (nats)", "decimal"),
-                Column("effect_low", "low", "decimal"),
-                Column("effect_high", "high", "decimal"),
+                *interval_columns("effect", "Effect (nats)"),
                 Column("template_effect", "Language", "decimal"),
                 Column("mean_rank_change", "Change of rank", "rank"),
             ],
-            partition.placed(rows),
             row_limit=_ROW_LIMIT,
             filter_control=_CHECKPOINT,
             filter_key="checkpoint_index",
-        )
-        if rows
-        else None,
+        ),
         empty=None if lists else f"No {label} components of one relation were silenced.",
         is_half=True,
         query=partition.standalone(_cells(role)) if rows else None,
@@ -210,8 +205,7 @@ def _caption(partition: Partition, rows: list[Row], shared: _Shared) -> str:
             if row["effect"] < before["effect"]:
                 worst[row["set_relation_id"]] = row
     own = sum(row["scored_relation_id"] == relation for relation, row in worst.items())
-    label = partition.labels[partition.checkpoints[shared.selected]["checkpoint_id"]]
-    at = f"At {label}, method {shared.method.selected}"
+    at = f"At {partition.label_at(shared.selected)}, method {shared.method.selected}"
     found = (
         f"the relation harmed most is the own one for {own} of {wording.count(len(worst), 'silenced set')}"
         if worst

@@ -277,7 +277,7 @@ def _caption(partition: Partition, rows: list[Row], names: dict[int, str]) -> st
         )
         end = " (the last of both)" if last[0]["matched_by"] == "end" else ""
         statistic = wording.STATISTIC_LABELS[own[0]["statistic"]]
-        at = partition.labels[partition.checkpoints[last[0]["checkpoint_index"]]["checkpoint_id"]]
+        at = partition.label_at(last[0]["checkpoint_index"])
         texts.append(f"at {at}{end}, beside {name}: {statistic} {values}")
     more = f" {len(names) - _NAMED_LIMIT} more are in the table." if len(names) > _NAMED_LIMIT else ""
     return f"A{'; '.join(texts)[1:]}.{more}"

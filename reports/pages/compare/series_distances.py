@@ -285,6 +285,6 @@ def _overlap_caption(partition: Partition, rows: list[Row], names: dict[int, str
             for row in held
             if row["checkpoint_index"] == last
         ]
-        at = partition.labels[partition.checkpoints[last]["checkpoint_id"]]
+        at = partition.label_at(last)
         texts.append(f"with {name} at {at}, {wording.listing(parts)}")
     return f"IoU of the components with any role: {'; '.join(texts)}."

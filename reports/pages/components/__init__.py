@@ -2,7 +2,7 @@
 
 from timecourse.reports import wording
 from timecourse.reports.blocks import Block, Column, ComponentMap, Figure, Page, Prose, Table, source_line
-from timecourse.reports.pages.components.component_data import activity_sql, component_data, component_rows
+from timecourse.reports.pages.components.map_data import activity_sql, component_data, component_rows
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "components", "Components"
@@ -123,7 +123,7 @@ def _activity_table(partition: Partition, last: int, rows: list[Row]) -> Figure:
         "activities",
         "How active every component is on each relation's answers",
         "Share of the positions that predict a relation's answers at which the component is active, with its Wilson"
-        f" 95 % interval (n = facts), at {_label(partition, last)}. Specific: active for more of the relation's facts"
+        f" 95 % interval (n = facts), at {partition.label_at(last)}. Specific: active for more of the relation's facts"
         " than of others', by an exact permutation test (q ≤ 0.05); n/a where the component is never active.",
         f"Active in {active:,} of {wording.count(len(rows), 'pair')} of component and relation, specifically in"
         f" {specific:,}."
@@ -157,7 +157,8 @@ def _example_table(partition: Partition, last: int, examples: list[Row]) -> Figu
     return Figure(
         "examples",
         "What components are most active on",
-        f"Up to five prompts per component with the token at which its score is highest, at {_label(partition, last)}.",
+        "Up to five prompts per component with the token at which its score is highest, at"
+        f" {partition.label_at(last)}.",
         f"{wording.count(len(examples), 'example')} of {wording.count(components, 'component')}.",
         source_line(partition),
         None,
@@ -177,7 +178,3 @@ def _example_table(partition: Partition, last: int, examples: list[Row]) -> Figu
         ),
         query=partition.standalone(_EXAMPLES),
     )
-
-
-def _label(partition: Partition, checkpoint_index: int) -> str:
-    return partition.labels[partition.checkpoints[checkpoint_index]["checkpoint_id"]]

@@ -3,7 +3,7 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Cards, Column, Figure, Prose, Table, place_columns, source_line
+from timecourse.reports.blocks import Cards, Column, Figure, Prose, Table, checkpoint_table, source_line
 from timecourse.reports.partition import Partition
 
 _CHECK_ROW_LIMIT = 3000
@@ -169,7 +169,7 @@ def completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     gate_value = _GATES.get(worst["dtype"])
     caption = (
         f"Worst: {wording.scientific(worst['completeness_error_max'])} at"
-        f" {partition.labels[partition.checkpoints[worst['checkpoint_index']]['checkpoint_id']]} in {worst['dtype']}"
+        f" {partition.label_at(worst['checkpoint_index'])} in {worst['dtype']}"
         + (f" (gate {wording.scientific(gate_value)})." if gate_value else ".")
     )
     chart = alt.layer(gate, line, marks, *axis.boundary_layers()).properties(width="container", height=200)
@@ -182,11 +182,11 @@ def completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         caption,
         source_line(partition, uses_tau=False),
         charts.specification(chart, caption) if is_positive else None,
-        Table(
+        checkpoint_table(
+            partition,
             "data-completeness",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
                 Column("dtype", "Precision"),
                 Column("device", "Device"),
                 Column("completeness_error_max", "Completeness error", "scientific"),
@@ -194,7 +194,6 @@ def completeness(partition: Partition, axis: charts.TrainingAxis) -> Figure:
                 Column("degenerate_share", "Degenerate sums", "scientific"),
                 Column("prompt_count", "Prompts", "count"),
             ],
-            partition.placed(rows),
         ),
         empty=None if is_positive else "Every completeness error is exactly 0.",
         query=partition.standalone(sql),

@@ -3,7 +3,7 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Column, Figure, Table, last_label, place_columns, source_line
+from timecourse.reports.blocks import Column, Figure, Table, checkpoint_table, last_label, source_line
 from timecourse.reports.partition import Partition, Row
 
 _ROW_LIMIT = 3000
@@ -45,7 +45,7 @@ def learning(partition: Partition, axis: charts.TrainingAxis) -> Figure:
             f" {'is' if last['known_count'] == 1 else 'are'} known at {label}."
         )
         if len(rows) > 1:
-            middle = partition.labels[partition.checkpoints[before["checkpoint_index"]]["checkpoint_id"]]
+            middle = partition.label_at(before["checkpoint_index"])
             caption += (
                 f" Halfway, at {middle}, {before['known_count']:,} were, and {before['lasting_count']:,} of them at"
                 f" every later checkpoint too. From one checkpoint to the next a fact was forgotten {lost:,}"
@@ -60,21 +60,18 @@ def learning(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         caption,
         source_line(partition, uses_tau=False),
         charts.specification(_learning_chart(axis, rows), caption) if rows else None,
-        Table(
+        checkpoint_table(
+            partition,
             "knowledge-learning",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
                 Column("fact_count", "Facts", "count"),
                 Column("known_count", "Known", "count"),
                 Column("lasting_count", "Known from here on", "count"),
                 Column("learned_count", "Newly known", "count"),
                 Column("forgotten_count", "Forgotten", "count"),
             ],
-            partition.placed(rows),
-        )
-        if rows
-        else None,
+        ),
         legend=[("top1", "known (solid)"), ("top10", "known from here on (dashed)")] if rows else [],
         empty=None if rows else "No predictions in this release.",
         query=partition.standalone(sql),

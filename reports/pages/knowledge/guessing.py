@@ -3,7 +3,16 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Column, Figure, Table, at_last, last_label, place_columns, source_line
+from timecourse.reports.blocks import (
+    Column,
+    Figure,
+    Table,
+    at_last,
+    checkpoint_table,
+    interval_columns,
+    last_label,
+    source_line,
+)
 from timecourse.reports.partition import Partition, Row
 
 _OWN, _OTHER = charts.METRIC_COLOURS["top1"], charts.KIND_COLOURS["ffn"]
@@ -18,9 +27,10 @@ def levels(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     if last:
         caption = (
             f"At {last_label(partition)} the mean log-probability of the answer is"
-            f" {_nats(last['mean_log_prob'])} after its own subject and {_nats(last['mean_mismatched_log_prob'])} after"
-            f" another, over {wording.count(last['fact_count'], 'fact')} that"
-            f" {'has' if last['fact_count'] == 1 else 'have'} both."
+            f" {_nats(last['mean_own_log_prob'])} after its own subject and"
+            f" {_nats(last['mean_mismatched_log_prob'])} after another, over"
+            f" {wording.count(last['gain_fact_count'], 'fact')} that"
+            f" {'has' if last['gain_fact_count'] == 1 else 'have'} both."
         )
     return Figure(
         "levels",
@@ -32,7 +42,7 @@ def levels(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         caption,
         source_line(partition, uses_tau=False),
         charts.specification(_level_chart(axis, _points(rows)), caption) if rows else None,
-        _table(partition, "knowledge-levels", "Group", rows) if rows else None,
+        _table(partition, "knowledge-levels", "Group", rows),
         legend=[("top1", "after its own subject (solid)"), ("ffn", "after another subject (dashed)")] if rows else [],
         empty=None if rows else "No fact of this release has another subject to compare with.",
         query=partition.standalone(sql),
@@ -46,7 +56,7 @@ def gains(partition: Partition, axis: charts.TrainingAxis) -> Figure:
     last = _overall(at_last(partition, rows))
     caption = _gain_caption(partition, rows, last) if last else ""
     title = "How much more probable its own subject makes an answer"
-    if last and (last["gain_low"] or 0) > 0:
+    if last and (last["mean_log_prob_gain_low"] or 0) > 0:
         title = (
             f"At {last_label(partition)} its own subject makes an answer {_nats(last['mean_log_prob_gain'])} more"
             " probable than another does"
@@ -60,7 +70,7 @@ def gains(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         caption,
         source_line(partition, uses_tau=False),
         charts.specification(_gain_chart(axis, _points(rows)), caption) if rows else None,
-        _table(partition, "knowledge-gain", "Facts of", rows) if rows else None,
+        _table(partition, "knowledge-gain", "Facts of", rows),
         empty=None if rows else "No fact of this release has another subject to compare with.",
         query=partition.standalone(sql),
     )
@@ -68,26 +78,11 @@ def gains(partition: Partition, axis: charts.TrainingAxis) -> Figure:
 
 def _sql(condition: str) -> str:
     return f"""
-        select checkpoint_index, checkpoint_name, scope_kind, scope_id, compared.fact_count,
-            compared.mean_log_prob, mean_mismatched_log_prob, mean_log_prob_gain,
-            round(mean_log_prob_gain - 1.96 * error, 9) as gain_low,
-            round(mean_log_prob_gain + 1.96 * error, 9) as gain_high, positive_gain_share
-        from (
-            select checkpoint_id, scope_kind, scope_id, count(*) as fact_count,
-                round(avg(mean_log_prob::decimal(38, 12)), 9) as mean_log_prob,
-                round(avg(mean_mismatched_log_prob::decimal(38, 12)), 9) as mean_mismatched_log_prob,
-                round(stddev_samp(log_prob_gain) / sqrt(count(*)), 9) as error
-            from (
-                select predictions.*, unnest(['all', 'group', 'relation']) as scope_kind,
-                    unnest(['all', relation_group, relation_id]) as scope_id
-                from fct_fact_predictions as predictions join dim_relations using (relation_id)
-                where log_prob_gain is not null
-            )
-            group by all
-        ) as compared
-        join fct_relation_accuracies using (checkpoint_id, scope_kind, scope_id)
-        join checkpoints using (checkpoint_id)
-        where {condition}
+        select checkpoint_index, checkpoint_name, scope_kind, scope_id, gain_fact_count, mean_own_log_prob,
+            mean_mismatched_log_prob, mean_log_prob_gain, mean_log_prob_gain_low, mean_log_prob_gain_high,
+            positive_gain_share
+        from fct_relation_accuracies join checkpoints using (checkpoint_id)
+        where gain_fact_count > 0 and {condition}
         order by scope_kind, scope_id, checkpoint_index"""
 
 
@@ -98,12 +93,12 @@ def _points(rows: list[Row]) -> list[Row]:
             "checkpoint_index": row["checkpoint_index"],
             "panel": "all facts" if row["scope_kind"] == "all" else row["scope_id"],
             "panel_index": scopes.index((row["scope_kind"], row["scope_id"])),
-            "facts": row["fact_count"],
-            "own": charts.rounded(row["mean_log_prob"]),
+            "facts": row["gain_fact_count"],
+            "own": charts.rounded(row["mean_own_log_prob"]),
             "other": charts.rounded(row["mean_mismatched_log_prob"]),
             "gain": charts.rounded(row["mean_log_prob_gain"]),
-            "low": charts.rounded(row["gain_low"]),
-            "high": charts.rounded(row["gain_high"]),
+            "low": charts.rounded(row["mean_log_prob_gain_low"]),
+            "high": charts.rounded(row["mean_log_prob_gain_high"]),
             "positive": charts.rounded(row["positive_gain_share"]),
         }
         for row in rows
@@ -138,7 +133,7 @@ def _gain_chart(axis: charts.TrainingAxis, points: list[Row]) -> alt.FacetChart:
     zero = alt.Y("max(zero):Q", title="difference (nats)")  # one line per panel, not one per row
     layers = [
         *([band] if any(point["low"] is not None for point in points) else []),
-        alt.Chart().mark_rule(strokeDash=[4, 3], strokeWidth=1, color="#8a8f94").encode(y=zero),
+        charts.dashed_line(zero),
         panel.mark_line(strokeWidth=2, color=_OWN).encode(y=value, detail="line:N"),
         panel.mark_point(size=22, opacity=1, color=_OWN).encode(
             y=value,
@@ -163,42 +158,36 @@ def _overall(rows: list[Row]) -> Row | None:
 
 def _gain_caption(partition: Partition, rows: list[Row], last: Row) -> str:
     relations = [row for row in at_last(partition, rows) if row["scope_kind"] == "relation"]
-    known = sum((row["gain_low"] or 0) > 0 for row in relations)
+    known = sum((row["mean_log_prob_gain_low"] or 0) > 0 for row in relations)
+    low, high = last["mean_log_prob_gain_low"], last["mean_log_prob_gain_high"]
     interval = (
         "no interval: fewer than 2 facts"
-        if last["gain_low"] is None
-        else f"95 % interval {_number(last['gain_low'])} to {_number(last['gain_high'])}"
+        if low is None
+        else f"95 % interval {wording.signed(low)} to {wording.signed(high)}"
     )
     return (
         f"At {last_label(partition)} the difference is {_nats(last['mean_log_prob_gain'])} ({interval}, n ="
-        f" {last['fact_count']:,}), and its own subject makes the answer more probable for"
+        f" {last['gain_fact_count']:,}), and its own subject makes the answer more probable for"
         f" {wording.percent(last['positive_gain_share'])} of the facts, where guessing gives about one half."
         f" The whole interval is above 0 in {known} of {wording.count(len(relations), 'relation')}."
     )
 
 
 def _nats(value: float | None) -> str:
-    return f"{_number(value)}\u00a0nats"
+    return f"{wording.signed(value)}\u00a0nats"
 
 
-def _number(value: float | None) -> str:
-    return wording.decimal(value, 2).replace("-", "−")
-
-
-def _table(partition: Partition, name: str, scope: str, rows: list[Row]) -> Table:
-    return Table(
+def _table(partition: Partition, name: str, scope: str, rows: list[Row]) -> Table | None:
+    return checkpoint_table(
+        partition,
         name,
+        rows,
         [
-            Column("checkpoint_name", "Checkpoint"),
-            *place_columns(partition),
             Column("scope_id", scope),
-            Column("fact_count", "Facts with both", "count"),
-            Column("mean_log_prob", "Own subject (nats)", "decimal"),
+            Column("gain_fact_count", "Facts with both", "count"),
+            Column("mean_own_log_prob", "Own subject (nats)", "decimal"),
             Column("mean_mismatched_log_prob", "Another subject (nats)", "decimal"),
-            Column("mean_log_prob_gain", "Difference (nats)", "decimal"),
-            Column("gain_low", "low", "decimal"),
-            Column("gain_high", "high", "decimal"),
+            *interval_columns("mean_log_prob_gain", "Difference (nats)"),
             Column("positive_gain_share", "Facts with more", "percent"),
         ],
-        partition.placed(rows),
     )

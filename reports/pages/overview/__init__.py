@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Column, Figure, Page, Prose, Table, Terms, place_columns, source_line
+from timecourse.reports.blocks import Column, Figure, Page, Prose, Table, Terms, checkpoint_table, source_line
 from timecourse.reports.pages.overview.claims import build_claims
 from timecourse.reports.pages.overview.headlines import headlines
 from timecourse.reports.pages.overview.provenance import citation, comparisons, measured, reference, versions
+from timecourse.reports.pages.roles.counts import role_count_sql
 from timecourse.reports.partition import Partition, Row
 
 SLUG, TITLE = "index", "Overview"
@@ -76,7 +77,7 @@ def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         for row in rows
     ]
     caption = (
-        f"At {partition.labels[partition.checkpoints[rows[-1]['checkpoint_index']]['checkpoint_id']]}: "
+        f"At {partition.label_at(rows[-1]['checkpoint_index'])}: "
         + wording.listing(
             [f"{label} {wording.percent(rows[-1][f'{key}_accuracy'])}" for key, label in charts.METRIC_LABELS.items()]
         )
@@ -96,11 +97,11 @@ def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         caption,
         source_line(partition, uses_tau=False),
         charts.specification(chart, caption) if rows else None,
-        Table(
+        checkpoint_table(
+            partition,
             "overview-accuracy",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
                 Column("fact_count", "Facts", "count"),
                 *(
                     Column(f"{metric}_{part}", f"{label}{suffix}", "percent")
@@ -108,7 +109,6 @@ def _accuracy(partition: Partition, axis: charts.TrainingAxis) -> Figure:
                     for part, suffix in (("accuracy", ""), ("low", ", low"), ("high", ", high"))
                 ),
             ],
-            partition.placed(rows),
         ),
         legend=list(charts.METRIC_LABELS.items()),
         empty=None if rows else "No accuracies in this release.",
@@ -130,36 +130,24 @@ def _accuracy_title(rows: Sequence[Row]) -> str:
     return "Facts the model knows, over training: no clear change"
 
 
-def _role_count_sql(kind: str | None = None) -> str:
-    """Components by primary role: one row per checkpoint × kind × role (0 where none holds it)."""
-    roles = list(charts.PRIMARY_ROLES)
-    where = f"where component_kind = '{kind}'" if kind else ""
-    return f"""select checkpoint_index, checkpoint_name, component_kind, role as primary_role,
-        count(*) filter (where primary_role = role) as component_count, count(*) as kind_count,
-        component_count / kind_count as component_share
-    from fct_component_histories join checkpoints using (checkpoint_id)
-    cross join (select unnest({roles}) as role, generate_subscripts({roles}, 1) as role_order)
-    {where}
-    group by all order by component_kind desc, checkpoint_index, any_value(role_order)"""
-
-
 def _roles(partition: Partition, axis: charts.TrainingAxis, source: str) -> Figure:
-    sql = _role_count_sql("head")
-    rows = partition.rows(sql)
+    sql = role_count_sql("head")
+    has_mart = partition.has_mart("fct_role_counts")
+    rows = partition.rows(sql) if has_mart else []
     points = [
-        {"checkpoint_index": row["checkpoint_index"], "series": row["primary_role"], "value": row["component_count"]}
+        {"checkpoint_index": row["checkpoint_index"], "series": row["role"], "value": row["component_count"]}
         for row in rows
     ]
     caption = ""
     if rows:
         index = rows[-1]["checkpoint_index"]
         counts = [
-            f"{row['component_count']:,} {wording.ROLE_LABELS[row['primary_role']]}"
+            f"{row['component_count']:,} {wording.ROLE_LABELS[row['role']]}"
             for row in rows
             if row["checkpoint_index"] == index
         ]
         caption = (
-            f"At {partition.labels[partition.checkpoints[index]['checkpoint_id']]}, of"
+            f"At {partition.label_at(index)}, of"
             f" {wording.kind_count(rows[-1]['kind_count'], 'head')}: {wording.listing(counts)}."
         )
     chart = charts.line_chart(
@@ -172,42 +160,39 @@ def _roles(partition: Partition, axis: charts.TrainingAxis, source: str) -> Figu
         caption,
         source,
         charts.specification(chart, caption) if rows else None,
-        Table(
+        checkpoint_table(
+            partition,
             "overview-roles",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
-                Column("primary_role", "Primary role", "role"),
+                Column("role", "Primary role", "role"),
                 Column("component_count", "Heads", "count"),
                 Column("kind_count", "of", "count"),
             ],
-            partition.placed(rows),
         ),
         legend=list(wording.ROLE_LABELS.items()),
-        empty=None if rows else "No component histories in this release.",
+        empty=None if rows else "No counts of roles in this release.",
         is_half=True,
-        query=partition.standalone(sql),
+        query=partition.standalone(sql) if has_mart else None,
     )
 
 
 def _role_counts(partition: Partition, source: str) -> Figure:
     last = len(partition.checkpoints) - 1
     indices = sorted({0, last // 2, last})
-    labels = [partition.labels[partition.checkpoints[index]["checkpoint_id"]] for index in indices]
+    labels = [partition.label_at(index) for index in indices]
     counts = ",\n        ".join(
         f"any_value(component_count) filter (where component_kind = '{kind}' and checkpoint_index = {index})"
         f" as {kind}_{index}"
         for kind in ("head", "ffn")
         for index in indices
     )
-    roles = list(charts.PRIMARY_ROLES)
-    sql = f"""select primary_role,
+    sql = f"""select role,
         {counts}
-    from (select unnest({roles}) as primary_role, generate_subscripts({roles}, 1) as role_order)
-    left join (
-        {_role_count_sql()}
-    ) using (primary_role)
-    group by primary_role, role_order order by role_order"""
+    from fct_role_counts join checkpoints using (checkpoint_id)
+    group by role order by list_position({list(charts.PRIMARY_ROLES)}, role)"""
+    has_mart = partition.has_mart("fct_role_counts")
+    rows = partition.rows(sql) if has_mart else []
     return Figure(
         "role-counts",
         f"Components by primary role at {wording.listing(labels)}",
@@ -220,15 +205,18 @@ def _role_counts(partition: Partition, source: str) -> Figure:
         Table(
             "overview-role-counts",
             [
-                Column("primary_role", "Primary role", "role"),
+                Column("role", "Primary role", "role"),
                 *(
                     Column(f"{kind}_{index}", f"{noun}, {label}", "count")
                     for kind, noun in (("head", "Heads"), ("ffn", "FFNs"))
                     for index, label in zip(indices, labels, strict=True)
                 ),
             ],
-            partition.rows(sql),
-        ),
+            rows,
+        )
+        if rows
+        else None,
+        empty=None if rows else "No counts of roles in this release.",
         is_table_open=True,
-        query=partition.standalone(sql),
+        query=partition.standalone(sql) if has_mart else None,
     )

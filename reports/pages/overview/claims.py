@@ -157,7 +157,7 @@ def _label(row: Row) -> str:
 
 
 def _signed(number: float | None) -> str:
-    return wording.decimal(number).replace("-", "−")
+    return wording.signed(number, 3)
 
 
 def _sentence(row: Row) -> str:

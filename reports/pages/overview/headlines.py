@@ -41,7 +41,7 @@ def _known(partition: Partition, metric: str, label: str) -> _Card:
     if not rows:
         return (label, wording.NOT_AVAILABLE, "No accuracies in this release."), ""
     (row,) = rows
-    first, last = (partition.labels[partition.checkpoints[index]["checkpoint_id"]] for index in (0, -1))
+    first, last = (partition.label_at(index) for index in (0, -1))
     values = [wording.percent(row[f"{end}_accuracy"]) for end in ("first", "last")]
     here, there = (
         f"{name}: {wording.percent(row[f'{end}_accuracy'])} of {wording.count(row[f'{end}_facts'], 'fact')}"

@@ -3,7 +3,16 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Column, Figure, Prose, Table, at_last, last_label, place_columns, source_line
+from timecourse.reports.blocks import (
+    Column,
+    Figure,
+    Prose,
+    at_last,
+    checkpoint_table,
+    interval_columns,
+    last_label,
+    source_line,
+)
 from timecourse.reports.partition import Partition, Row
 
 _COMPARISONS = {
@@ -78,11 +87,11 @@ def activity_rates(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         caption,
         source_line(partition),
         charts.specification(_rate_chart(axis, points), caption) if points else None,
-        Table(
+        checkpoint_table(
+            partition,
             "roles-rates",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
                 Column("comparison", "Comparison"),
                 Column("tau_head", "τ of heads", "decimal"),
                 Column("tau_ffn", "τ of FFNs", "decimal"),
@@ -90,10 +99,7 @@ def activity_rates(partition: Partition, axis: charts.TrainingAxis) -> Figure:
                 Column("ffn_rate", "FFNs active", "percent"),
                 Column("saturated_kinds", "Saturated"),
             ],
-            partition.placed(rows),
-        )
-        if rows
-        else None,
+        ),
         legend=_legend() if points else [],
         empty=None if points else f"{_why_none(partition)} No rates to compare.",
         query=partition.standalone(sql) if rows else None,
@@ -133,23 +139,18 @@ def differences(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         caption,
         source_line(partition),
         charts.specification(_difference_chart(axis, points), caption) if points else None,
-        Table(
+        checkpoint_table(
+            partition,
             "roles-kind-differences",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
                 Column("comparison", "Comparison"),
                 Column("head_value", "Heads", "decimal"),
                 Column("ffn_value", "FFNs", "decimal"),
-                Column("difference", "Difference", "decimal"),
-                Column("difference_low", "low", "decimal"),
-                Column("difference_high", "high", "decimal"),
+                *interval_columns("difference", "Difference"),
                 Column("saturated_kinds", "Saturated"),
             ],
-            partition.placed(rows),
-        )
-        if rows
-        else None,
+        ),
         empty=None if points else f"{_why_none(partition)} No differences to show.",
         query=partition.standalone(sql) if rows else None,
     )
@@ -216,9 +217,7 @@ def _difference_chart(axis: charts.TrainingAxis, points: list[Row]) -> alt.Facet
     scale = alt.Scale(domain=[min(0, *ends), max(0, *ends)], nice=True)
     value = alt.Y("difference:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5))
     layers = [
-        alt.Chart()
-        .mark_rule(strokeDash=[4, 3], strokeWidth=1, color="#8a8f94")
-        .encode(y=alt.Y("max(zero):Q", title=title, scale=scale)),
+        charts.dashed_line(alt.Y("max(zero):Q", title=title, scale=scale)),
         panel.transform_filter("isValid(datum.low)")
         .mark_rule(color=colour, strokeWidth=1.5)
         .encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q"),

@@ -3,17 +3,8 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import (
-    Column,
-    Control,
-    Figure,
-    Prose,
-    Table,
-    at_last,
-    last_label,
-    place_columns,
-    source_line,
-)
+from timecourse.reports.blocks import Column, Control, Figure, Prose, Table, last_label, source_line
+from timecourse.reports.pages.roles.chosen_kind import kind_caption, kind_table
 from timecourse.reports.partition import Partition, Row
 
 _REFERENCE, _SPECIFIC = "#6a7177", charts.CSS_COLOURS["all"]
@@ -30,7 +21,7 @@ def relation_answers(partition: Partition, axis: charts.TrainingAxis, kind: Cont
         where role = 'relation_answer'
         order by checkpoint_index desc, component_kind desc, relation_id"""
     rows = partition.rows(sql)
-    caption = " ".join(_relation_caption(partition, rows, one) for one, _ in kind.options).strip() if rows else ""
+    caption = kind_caption(partition, rows, kind, lambda last, one: _relation_caption(partition, last, one))
     return Figure(
         "relation-answers",
         "Components that hold relation answer for each relation",
@@ -43,12 +34,11 @@ def relation_answers(partition: Partition, axis: charts.TrainingAxis, kind: Cont
         _specification(axis, rows, "relation_answer", "expected_count", "expected by chance", caption, kind)
         if rows
         else None,
-        Table(
+        kind_table(
+            partition,
             "roles-relation-answers",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
-                Column("component_kind", "Kind", "kind"),
                 Column("relation_id", "Relation"),
                 Column("member_count", "Components", "count"),
                 Column("member_count_low", "low (95 %)", "rank"),
@@ -56,13 +46,8 @@ def relation_answers(partition: Partition, axis: charts.TrainingAxis, kind: Cont
                 Column("expected_count", "Expected by chance", "rank"),
                 Column("specific_count", "Specific", "count"),
             ],
-            partition.placed(rows),
-            row_limit=_ROW_LIMIT,
-            filter_control=kind.control_id,
-            filter_key="component_kind",
-        )
-        if rows
-        else None,
+            kind,
+        ),
         legend=[
             ("relation_answer", "hold the role"),
             ("ffn", "expected by chance (dashed)"),
@@ -86,7 +71,7 @@ def fact_answers(partition: Partition, axis: charts.TrainingAxis, kind: Control)
         order by checkpoint_index desc, component_kind desc, relation_id"""
     rows = partition.rows(sql)
     tested = any(row["specific_count"] is not None for row in rows)
-    caption = " ".join(_fact_caption(partition, rows, one) for one, _ in kind.options).strip() if rows else ""
+    caption = kind_caption(partition, rows, kind, lambda last, one: _fact_caption(partition, last, one))
     specificity = (
         " Squares: those specific to one of its facts."
         if tested
@@ -101,25 +86,19 @@ def fact_answers(partition: Partition, axis: charts.TrainingAxis, kind: Control)
         caption,
         source_line(partition),
         _specification(axis, rows, "fact_answer", "rarefied_count", "with 12 facts", caption, kind) if rows else None,
-        Table(
+        kind_table(
+            partition,
             "roles-fact-answers",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
-                Column("component_kind", "Kind", "kind"),
                 Column("relation_id", "Relation"),
                 Column("member_count", "Components", "count"),
                 Column("rarefied_count", "With 12 facts", "rank"),
                 Column("specific_count", "Specific", "count"),
                 Column("template_count", "Templates", "count"),
             ],
-            partition.placed(rows),
-            row_limit=_ROW_LIMIT,
-            filter_control=kind.control_id,
-            filter_key="component_kind",
-        )
-        if rows
-        else None,
+            kind,
+        ),
         legend=[("fact_answer", "hold the role"), ("ffn", "with 12 facts (dashed)"), *([("all", "specific")] * tested)]
         if rows
         else [],
@@ -302,10 +281,7 @@ def _specification(
     return charts.specification(chart, caption, parameters)
 
 
-def _relation_caption(partition: Partition, rows: list[Row], kind: str) -> str:
-    last = [row for row in at_last(partition, rows) if row["component_kind"] == kind]
-    if not last:
-        return ""
+def _relation_caption(partition: Partition, last: list[Row], kind: str) -> str:
     counts = [row["member_count"] for row in last]
     relations = wording.count(len(last), "relation")
     if not any(counts):
@@ -321,10 +297,7 @@ def _relation_caption(partition: Partition, rows: list[Row], kind: str) -> str:
     )
 
 
-def _fact_caption(partition: Partition, rows: list[Row], kind: str) -> str:
-    last = [row for row in at_last(partition, rows) if row["component_kind"] == kind]
-    if not last:
-        return ""
+def _fact_caption(partition: Partition, last: list[Row], kind: str) -> str:
     counts = [row["member_count"] for row in last]
     if not any(counts):
         return f"At {last_label(partition)} no {wording.KIND_NOUNS[kind][0]} holds it for any fact."

@@ -3,17 +3,8 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import (
-    Column,
-    Control,
-    Figure,
-    Prose,
-    Table,
-    at_last,
-    last_label,
-    place_columns,
-    source_line,
-)
+from timecourse.reports.blocks import Column, Control, Figure, Prose, last_label, source_line
+from timecourse.reports.pages.roles.chosen_kind import kind_caption, kind_table
 from timecourse.reports.partition import Partition, Row
 
 _ROBUSTNESS = {
@@ -21,7 +12,6 @@ _ROBUSTNESS = {
     "contingent": ("contingent", charts.METRIC_COLOURS["top10"]),
     "noise": ("noise", charts.ROLE_COLOURS["inactive"]),
 }
-_ROW_LIMIT = 1000
 
 
 def thetas(partition: Partition, axis: charts.TrainingAxis, kind: Control) -> Figure:
@@ -54,11 +44,7 @@ def thetas(partition: Partition, axis: charts.TrainingAxis, kind: Control) -> Fi
     )
     panel = alt.Chart().encode(
         x=axis.x(),
-        color=alt.Color(
-            "series:N",
-            legend=None,
-            scale=alt.Scale(domain=list(charts.ROLE_COLOURS), range=list(charts.ROLE_COLOURS.values())),
-        ),
+        color=charts.role_colour("series"),
         y=alt.Y("value:Q", title="components", axis=alt.Axis(tickCount=4, tickMinStep=1, format="d")),
     )
     layers = [
@@ -74,7 +60,7 @@ def thetas(partition: Partition, axis: charts.TrainingAxis, kind: Control) -> Fi
         ),
         *axis.boundary_layers(),
     ]
-    caption = " ".join(_theta_caption(partition, rows, one, settled) for one, _ in kind.options).strip()
+    caption = kind_caption(partition, rows, kind, lambda last, one: _theta_caption(partition, last, one))
     return Figure(
         "thetas",
         "The same counts at other θ",
@@ -88,25 +74,19 @@ def thetas(partition: Partition, axis: charts.TrainingAxis, kind: Control) -> Fi
         )
         if rows
         else None,
-        Table(
+        kind_table(
+            partition,
             "roles-thetas",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
-                Column("component_kind", "Kind", "kind"),
                 Column("theta", "θ", "decimal"),
                 Column("role", "Primary role", "role"),
                 Column("component_count", "Components", "count"),
                 Column("share_of_active", "Of the active", "percent"),
                 Column("iou_settled", "Overlap with this report's", "decimal"),
             ],
-            partition.placed(rows),
-            row_limit=_ROW_LIMIT,
-            filter_control=kind.control_id,
-            filter_key="component_kind",
-        )
-        if rows
-        else None,
+            kind,
+        ),
         legend=list(wording.ROLE_LABELS.items()) if rows else [],
         empty=None if rows else "No counts at other θ in this release.",
         query=partition.standalone(sql) if has_mart else None,
@@ -116,27 +96,28 @@ def thetas(partition: Partition, axis: charts.TrainingAxis, kind: Control) -> Fi
 def robustness(partition: Partition, kind: Control) -> Figure:
     """How many components of each primary role are core, contingent or noise."""
     sql = f"""
-        select checkpoint_index, checkpoint_name, component_kind, primary_role, robustness,
-            count(*) as component_count, round(avg(confidence::decimal(38, 12)), 9) as mean_confidence
-        from fct_component_histories join checkpoints using (checkpoint_id)
-        where robustness is not null
-        group by checkpoint_index, checkpoint_name, component_kind, primary_role, robustness
-        order by checkpoint_index desc, component_kind desc,
-            list_position({list(charts.PRIMARY_ROLES)}, primary_role), list_position({list(_ROBUSTNESS)}, robustness)"""
-    rows = partition.rows(sql)
+        select checkpoint_index, checkpoint_name, component_kind, role, component_count, core_count, contingent_count,
+            noise_count, mean_confidence
+        from fct_role_counts join checkpoints using (checkpoint_id)
+        where component_count > 0
+        order by checkpoint_index desc, component_kind desc, list_position({list(charts.PRIMARY_ROLES)}, role)"""
+    has_mart = partition.has_mart("fct_role_counts")
+    rows = partition.rows(sql) if has_mart else []
     points = [
         {
             "checkpoint_index": row["checkpoint_index"],
             "kind": row["component_kind"],
-            "panel": wording.ROLE_LABELS[row["primary_role"]],
-            "panel_index": charts.PRIMARY_ROLES.index(row["primary_role"]),
-            "robustness": row["robustness"],
-            "order": list(_ROBUSTNESS).index(row["robustness"]),
-            "value": row["component_count"],
-            "checkpoint": partition.checkpoints[row["checkpoint_index"]]["checkpoint_name"],
+            "panel": wording.ROLE_LABELS[row["role"]],
+            "panel_index": charts.PRIMARY_ROLES.index(row["role"]),
+            "robustness": robustness,
+            "order": order,
+            "value": row[f"{robustness}_count"],
+            "checkpoint": row["checkpoint_name"],
             "confidence": charts.rounded(row["mean_confidence"]),
         }
         for row in rows
+        for order, robustness in enumerate(_ROBUSTNESS)
+        if row[f"{robustness}_count"]
     ]
     base = charts.chart_of(points).transform_filter(f"datum.kind == {kind.control_id}")
     bars = (
@@ -156,17 +137,17 @@ def robustness(partition: Partition, kind: Control) -> Figure:
                 alt.Tooltip("panel:N", title="primary role"),
                 alt.Tooltip("robustness:N"),
                 alt.Tooltip("value:Q", title="components"),
-                alt.Tooltip("confidence:Q", format=".2f", title="mean confidence"),
+                alt.Tooltip("confidence:Q", format=".2f", title="mean confidence in the role"),
             ],
         )
     )
-    caption = " ".join(_robustness_caption(partition, rows, one) for one, _ in kind.options).strip()
+    caption = kind_caption(partition, rows, kind, lambda last, one: _robustness_caption(partition, last, one))
     return Figure(
         "robustness",
         "How far each role can be trusted",
         "Core (bottom): the component has the same primary role at every θ and τ of the grid. Noise (top): it has the"
         " role in fewer than half of the draws of the facts. Contingent: neither, so that it depends on the thresholds."
-        " Confidence is the share of draws with the same primary role.",
+        " Confidence is the share of draws with the same primary role; its mean is over all components of the role.",
         caption,
         source_line(partition),
         charts.specification(
@@ -174,27 +155,23 @@ def robustness(partition: Partition, kind: Control) -> Figure:
         )
         if rows
         else None,
-        Table(
+        kind_table(
+            partition,
             "roles-robustness",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
-                Column("component_kind", "Kind", "kind"),
-                Column("primary_role", "Primary role", "role"),
-                Column("robustness", "Robustness"),
+                Column("role", "Primary role", "role"),
                 Column("component_count", "Components", "count"),
+                Column("core_count", "core", "count"),
+                Column("contingent_count", "contingent", "count"),
+                Column("noise_count", "noise", "count"),
                 Column("mean_confidence", "Mean confidence", "decimal"),
             ],
-            partition.placed(rows),
-            row_limit=_ROW_LIMIT,
-            filter_control=kind.control_id,
-            filter_key="component_kind",
-        )
-        if rows
-        else None,
+            kind,
+        ),
         legend=[("top1", "core"), ("top10", "contingent"), ("inactive", "noise")] if rows else [],
         empty=None if rows else "No robustness in this release.",
-        query=partition.standalone(sql),
+        query=partition.standalone(sql) if has_mart else None,
     )
 
 
@@ -219,10 +196,7 @@ def other_taus(partition: Partition) -> list[Prose]:
     ]
 
 
-def _theta_caption(partition: Partition, rows: list[Row], kind: str, settled: float) -> str:
-    last = [row for row in at_last(partition, rows) if row["component_kind"] == kind]
-    if not last:
-        return ""
+def _theta_caption(partition: Partition, last: list[Row], kind: str) -> str:
     grid = sorted({row["theta"] for row in last})
     parts = []
     for role in charts.PRIMARY_ROLES:
@@ -235,14 +209,10 @@ def _theta_caption(partition: Partition, rows: list[Row], kind: str, settled: fl
     )
 
 
-def _robustness_caption(partition: Partition, rows: list[Row], kind: str) -> str:
-    last = [row for row in at_last(partition, rows) if row["component_kind"] == kind]
+def _robustness_caption(partition: Partition, last: list[Row], kind: str) -> str:
     total = sum(row["component_count"] for row in last)
-    if not total:
-        return ""
-    counts = {name: sum(row["component_count"] for row in last if row["robustness"] == name) for name in _ROBUSTNESS}
+    core, contingent, noise = (sum(row[f"{name}_count"] for row in last) for name in _ROBUSTNESS)
     return (
-        f"Of {wording.kind_count(total, kind)} at {last_label(partition)}, {counts['core']:,}"
-        f" {'is' if counts['core'] == 1 else 'are'} core, {counts['contingent']:,} contingent and"
-        f" {counts['noise']:,} noise."
+        f"Of {wording.kind_count(total, kind)} at {last_label(partition)}, {core:,}"
+        f" {'is' if core == 1 else 'are'} core, {contingent:,} contingent and {noise:,} noise."
     )

@@ -3,7 +3,7 @@
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Column, Control, Figure, Page, Prose, Table, place_columns, source_line
+from timecourse.reports.blocks import Column, Control, Figure, Page, Prose, Table, checkpoint_table, source_line
 from timecourse.reports.pages.stability.overlaps import overlaps
 from timecourse.reports.partition import Partition, Row
 
@@ -344,11 +344,11 @@ def _seeds(partition: Partition, axis: charts.TrainingAxis) -> list[Figure]:
             caption,
             source_line(partition),
             charts.specification(chart, caption) if points else None,
-            Table(
+            checkpoint_table(
+                partition,
                 "stability-seeds",
+                rows,
                 [
-                    Column("checkpoint_name", "Checkpoint"),
-                    *place_columns(partition),
                     Column("other_series_id", "Other run"),
                     Column("component_kind", "Kind", "kind"),
                     Column("role", "Role", "role"),
@@ -359,7 +359,6 @@ def _seeds(partition: Partition, axis: charts.TrainingAxis) -> list[Figure]:
                     Column("component_count", "of", "count"),
                     Column("differing_share", "Share", "percent"),
                 ],
-                partition.placed(rows),
             ),
             legend=[(kind, nouns[1]) for kind, nouns in wording.KIND_NOUNS.items()],
             empty=None if points else "No component holds a role in either run: the share is n/a throughout.",

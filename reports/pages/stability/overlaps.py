@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Block, Column, Control, Controls, Figure, Table, place_columns, source_line
+from timecourse.reports.blocks import Block, Column, Control, Controls, Figure, checkpoint_table, source_line
 from timecourse.reports.partition import Partition, Row
 
 OVERLAPS = {"reference": "the reference checkpoint", "previous": "the previous checkpoint"}
@@ -87,17 +87,16 @@ def _of_kind(partition: Partition, axis: charts.TrainingAxis, overlap: str, kind
         caption,
         source_line(partition),
         charts.specification(chart, caption, parameters) if is_defined else None,
-        Table(
+        checkpoint_table(
+            partition,
             f"stability-{overlap}-{kind}",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
                 Column("role", "Role", "role"),
                 Column("member_count", noun, "count"),
                 Column("other_member_count", f"at {at}", "count"),
                 *_measure_columns(overlap),
             ],
-            partition.placed(rows),
         ),
         legend=_UNCERTAINTY_LEGEND if is_defined else (),
         empty=None if is_defined else nothing,
@@ -206,7 +205,7 @@ def _caption(partition: Partition, rows: list[Row], overlap: str) -> str:
         parts.append(f"{text}; {row['member_count']:,} and {wording.integer(row['other_member_count'])} components)")
     if not parts:
         return ""
-    label = partition.labels[partition.checkpoints[index]["checkpoint_id"]]
+    label = partition.label_at(index)
     return f"IoU at {label}: {wording.listing(parts)}."
 
 
@@ -248,11 +247,11 @@ def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
         caption,
         source_line(partition),
         charts.specification(chart, caption, parameters) if is_defined else None,
-        Table(
+        checkpoint_table(
+            partition,
             "stability-relations",
+            rows,
             [
-                Column("checkpoint_name", "Checkpoint"),
-                *place_columns(partition),
                 Column("component_kind", "Kind", "kind"),
                 Column("relation_id", "Relation"),
                 Column("role", "Role", "role"),
@@ -262,7 +261,6 @@ def _by_relation(partition: Partition, axis: charts.TrainingAxis) -> Figure:
                 Column("previous_member_count", "at the previous", "count"),
                 *(column for column in _measure_columns("previous", ", previous") if column.key != "iou_noise_floor"),
             ],
-            partition.placed(rows),
         ),
         legend=_UNCERTAINTY_LEGEND if is_defined else (),
         empty=None
@@ -283,7 +281,7 @@ def _relation_caption(partition: Partition, rows: list[Row]) -> str:
         if found:
             spread = f": between {min(defined):.2f} and {max(defined):.2f}" if defined else ""
             sentences.append(
-                f"at {partition.labels[partition.checkpoints[index]['checkpoint_id']]} it is defined for"
+                f"at {partition.label_at(index)} it is defined for"
                 f" {len(defined):,} of {wording.count(len(found), 'relation')}{spread}"
             )
     if not sentences:

@@ -216,7 +216,7 @@ def _caption(partition: Partition, rows: list[Row], kind: str, chosen: list[int]
     sentences = []
     for index, counts in ends:
         parts = [f"{counts[role]:,} {wording.ROLE_LABELS[role]}" for role in charts.PRIMARY_ROLES if role in counts]
-        label = partition.labels[partition.checkpoints[index]["checkpoint_id"]]
+        label = partition.label_at(index)
         of = wording.kind_count(sum(counts.values()), kind)
         sentences.append(f"At {label}, of {of}: {wording.listing(parts)}.")
     return " ".join(sentences)

@@ -5,7 +5,7 @@ import json
 import altair as alt
 
 from timecourse.reports import charts, wording
-from timecourse.reports.blocks import Column, Figure, Table, source_line
+from timecourse.reports.blocks import Column, Figure, Table, interval_columns, source_line
 from timecourse.reports.partition import Partition, Row
 
 _OUTCOMES = {"kept": "still answers the relation", "repurposed": "does something else", "dropped": "holds no role"}
@@ -16,26 +16,11 @@ _NUMBERS_LIMIT = 16
 
 def durations(partition: Partition, kind: str) -> list[Figure]:
     """How long spells in a primary role last, with censoring; nothing where the release does not hold it."""
-    if not partition.has_mart("fct_role_spells"):
+    if not partition.has_mart("fct_role_durations"):
         return []
-    # Kaplan and Meier's estimate. A spell that goes on at the last checkpoint is at risk as long as it was seen.
-    sql = f"""select role, duration, at_risk_count, ended_count, censored_count,
-            product(1 - ended_count / at_risk_count) over (partition by role order by duration) as lasting_share,
-            spell_count, left_censored_count, right_censored_count
-        from (
-            select role, checkpoint_count as duration,
-                count(*) filter (where not is_left_censored) as seen_count,
-                sum(seen_count) over (partition by role order by checkpoint_count desc)::integer as at_risk_count,
-                count(*) filter (where not is_left_censored and not is_right_censored) as ended_count,
-                count(*) filter (where not is_left_censored and is_right_censored) as censored_count,
-                sum(count(*)) over (partition by role)::integer as spell_count,
-                sum(count(*) filter (where is_left_censored)) over (partition by role)::integer as left_censored_count,
-                sum(count(*) filter (where is_right_censored)) over (partition by role)::integer
-                    as right_censored_count
-            from fct_role_spells where component_kind = '{kind}'
-            group by role, checkpoint_count
-        )
-        where at_risk_count > 0
+    sql = f"""select role, duration, at_risk_count, ended_count, censored_count, lasting_share, lasting_share_low,
+            lasting_share_high, spell_count, left_censored_count, right_censored_count
+        from fct_role_durations where component_kind = '{kind}'
         order by list_position({list(charts.PRIMARY_ROLES)}, role), duration"""
     rows = partition.rows(sql)
     singular, noun = wording.KIND_NOUNS[kind]
@@ -47,7 +32,8 @@ def durations(partition: Partition, kind: str) -> list[Figure]:
             f"Of the spells that a {singular} spends in one primary role, the share that lasts longer than so many"
             " checkpoints (Kaplan and Meier's estimate). A spell that still lasts at the last checkpoint counts for as"
             " long as it was seen; one that begins at the first checkpoint is left out, since it may have begun before."
-            " Checkpoints are not equally far apart in training.",
+            " The band is the pointwise 95 % interval if spells were independent; those of one model are not, so that"
+            " it is too narrow. Checkpoints are not equally far apart in training.",
             caption,
             source_line(partition),
             charts.specification(_duration_chart(rows), caption) if rows else None,
@@ -59,7 +45,7 @@ def durations(partition: Partition, kind: str) -> list[Figure]:
                     Column("at_risk_count", "Spells seen as long", "count"),
                     Column("ended_count", "ended then", "count"),
                     Column("censored_count", "still lasting", "count"),
-                    Column("lasting_share", "Share that lasts longer", "percent"),
+                    *interval_columns("lasting_share", "Share that lasts longer", "percent"),
                     Column("spell_count", "All spells", "count"),
                     Column("left_censored_count", "lasting from the first", "count"),
                     Column("right_censored_count", "lasting at the last", "count"),
@@ -75,36 +61,43 @@ def durations(partition: Partition, kind: str) -> list[Figure]:
 
 
 def _duration_chart(rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
-    order = list(charts.PRIMARY_ROLES)
     roles = list(dict.fromkeys(row["role"] for row in rows))
-    points = [{"role": role, "duration": 0, "share": 1, "seen": None} for role in roles]
+    nothing = {"low": None, "high": None, "interval": None, "seen": None}
+    points = [{"role": role, "duration": 0, "share": 1} | nothing for role in roles]
     points += [
         {
             "role": row["role"],
             "duration": row["duration"],
             "share": charts.rounded(row["lasting_share"]),
+            "low": charts.rounded(row["lasting_share_low"]),
+            "high": charts.rounded(row["lasting_share_high"]),
+            "interval": wording.NOT_AVAILABLE
+            if row["lasting_share_low"] is None
+            else f"{wording.percent(row['lasting_share_low'])} to {wording.percent(row['lasting_share_high'])}",
             "seen": row["at_risk_count"],
         }
         for row in rows
     ]
     dashes = [[1, 0], [7, 3], [2, 2], [7, 2, 2, 2], [4, 2]]
+    scale = alt.Scale(domain=[0, 1])
+    share = alt.Y("share:Q", title="share that lasts longer", scale=scale, axis=alt.Axis(format=".0%", tickCount=5))
     base = charts.chart_of(points).encode(
         x=alt.X("duration:Q", title="checkpoints", axis=alt.Axis(grid=False, tickMinStep=1, format="d")),
-        y=alt.Y("share:Q", title="share that lasts longer", scale=alt.Scale(domain=[0, 1]),
-                axis=alt.Axis(format=".0%", tickCount=5)),
-        color=alt.Color("role:N", legend=None,
-                        scale=alt.Scale(domain=order, range=[charts.ROLE_COLOURS[role] for role in order])),
-    )  # fmt: skip
-    dash = alt.StrokeDash("role:N", legend=None, scale=alt.Scale(domain=order, range=dashes))
+        color=charts.role_colour("role"),
+    )
+    dash = alt.StrokeDash("role:N", legend=None, scale=alt.Scale(domain=list(charts.PRIMARY_ROLES), range=dashes))
     tooltip = [
         alt.Tooltip("role:N"),
         alt.Tooltip("duration:Q", title="longer than (checkpoints)"),
         alt.Tooltip("share:Q", format=".1%"),
+        alt.Tooltip("interval:N", title="95 % interval"),
         alt.Tooltip("seen:Q", title="spells seen as long"),
     ]
+    band = base.transform_filter("isValid(datum.low)").mark_area(interpolate="step-after", opacity=0.1)
     return alt.layer(
-        base.mark_line(interpolate="step-after", strokeWidth=2).encode(strokeDash=dash),
-        base.mark_point(size=22, opacity=1).encode(tooltip=tooltip),
+        band.encode(y=alt.Y("low:Q", title="share that lasts longer", scale=scale), y2="high:Q"),
+        base.mark_line(interpolate="step-after", strokeWidth=2).encode(y=share, strokeDash=dash),
+        base.mark_point(size=22, opacity=1).encode(y=share, tooltip=tooltip),
     ).properties(width="container", height=240)
 
 

@@ -1,0 +1,263 @@
+"""What a disk, a clock and other people do to a lake: `refresh` names it in one line, loses nothing, and heals it."""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.conftest import Finished
+from tests.crash.child import Fault, start
+from tests.crash.lakes import ROOT, differences, lost, read_json, release_problems, sha256_of
+from tests.crash.test_failpoints import STEPS
+
+
+@pytest.fixture
+def refresh(lakes, tmp_path) -> Callable[..., Finished]:
+    """Runs a scenario's refresh in a child."""
+    runs = iter(range(10))
+
+    def run(scenario: str, lake: Path, *more: object, fault: Fault | None = None, clock: float = 0) -> Finished:
+        where = tmp_path / f"run{next(runs)}"
+        child = start(["refresh", *lakes.flags(scenario, lake), *more], where, fault=fault, clock=clock)
+        child.join()
+        out, err = (where.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".out", ".err"))
+        return Finished(child.exitcode, out, err)
+
+    return run
+
+
+@pytest.fixture
+def first(lakes, tmp_path) -> Path:
+    """A lake in which everything is done. May be changed."""
+    return lakes.copy(lakes.after("first"), tmp_path / "lake")
+
+
+@pytest.fixture
+def following(lakes, tmp_path) -> Path:
+    """A lake in which the scenario `next` is yet to be done. May be changed."""
+    return lakes.copy(lakes.before("next"), tmp_path / "lake")
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """{path: hash, or target of a link} of every file in a folder."""
+    return {
+        str(path.relative_to(folder)): str(path.readlink()) if path.is_symlink() else sha256_of(path)
+        for path in folder.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def only(lake: Path, pattern: str) -> Path:
+    """The one path in a lake that a pattern means."""
+    (path,) = lake.glob(pattern)
+    return path
+
+
+def flip(file: Path, at: float = 0.5) -> None:
+    """Flip the lowest bit of the byte that lies at this share of a file."""
+    content = bytearray(file.read_bytes())
+    content[int(len(content) * at)] ^= 1
+    file.write_bytes(content)
+
+
+def flip_in(file: Path, before: bytes) -> None:
+    """Flip the lowest bit of the byte behind these."""
+    content = bytearray(file.read_bytes())
+    content[content.index(before) + len(before)] ^= 1
+    file.write_bytes(content)
+
+
+def tear(file: Path) -> None:
+    """Cut a file in the middle."""
+    os.truncate(file, file.stat().st_size // 2)
+
+
+STEP1, RELEASE = "commits/*/step1-*.json", "releases/*"
+DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "a commit's files are gone": ("raw/*/step1-*/*", shutil.rmtree, "step1"),
+    "one of them is gone": ("raw/*/step1-*/*/prompts.parquet", os.remove, "prompts.parquet"),
+    "a torn parquet file": ("raw/*/step1-*/*/attributions.parquet", tear, "attributions.parquet"),
+    **{
+        f"a bit of {table}.parquet": (f"raw/*/step1-*/*/{table}.parquet", flip, f"{table}.parquet")
+        for table in ("checkpoint", "prompts", "prompt_tokens", "attributions", "contributions", "predictions")
+    },
+    "a commit file is torn": (STEP1, tear, "step1"),
+    "a bit of its extraction": (STEP1, lambda file: flip_in(file, b'"extraction_id": "'), "step1"),
+    "a bit of its directory": (STEP1, lambda file: flip_in(file, b'"directory": "'), "step1"),
+    "a bit of a hash": (STEP1, lambda file: flip_in(file, b'"sha256": "'), "step1"),
+    "a bit of a count": (STEP1, lambda file: flip_in(file, b'"rows": '), "step1"),
+    "a bit of its syntax": (STEP1, lambda file: flip(file, 0), "step1"),
+    "a series file is torn": ("series/*.json", tear, "series/"),
+    "the release is deleted": (RELEASE, shutil.rmtree, "releases/"),
+    "release.json is gone": (f"{RELEASE}/release.json", os.remove, "releases/"),
+    "release.json is torn": (f"{RELEASE}/release.json", tear, "releases/"),
+    "a bit of the warehouse": (f"{RELEASE}/warehouse.duckdb", flip, "warehouse.duckdb"),
+    "a bit of a mart": (f"{RELEASE}/marts/dim_checkpoints.parquet", flip, "dim_checkpoints.parquet"),
+    "a page is gone": (f"{RELEASE}/site/index.html", os.remove, "index.html"),
+}
+"""What happens to a lake in which everything is done: where, what, and what the line must name."""
+
+QUICK = {"a commit's files are gone", "a bit of a hash", "the release is deleted"}
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=() if what in QUICK else pytest.mark.slow) for what in DAMAGES]
+)
+def test_what_is_damaged_is_named_and_made_anew(lakes, first, refresh, what):
+    where, damage, named = DAMAGES[what]
+    damage(only(first, where))
+    done = refresh("first", first)
+    assert done.stderr.count("\n") == 1 and named in done.stderr, done
+    healed = done if done.returncode == 0 else refresh("first", first)
+    assert healed.returncode == 0, healed
+    assert differences(first, lakes.after("first")) == []
+    assert refresh("first", first).stdout.startswith("nothing to do")
+
+
+def test_files_that_no_commit_names_are_removed(lakes, first, refresh):
+    stray = only(first, "raw/*/step1-*/*")
+    shutil.copytree(stray, stray.with_name("0" * 64))
+    shutil.copytree(stray, first / "raw" / "gone" / "step9" / stray.name)
+    (first / ".incoming" / "torn").mkdir()
+    assert refresh("first", first).returncode == 0
+    assert differences(first, lakes.after("first")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [0.0, 0.3, 0.6, 0.9])
+def test_a_flipped_bit_in_the_build_database_changes_no_number(lakes, following, refresh, at):
+    flip(following / "build" / "warehouse.duckdb", at)
+    done = refresh("next", following)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert differences(following, lakes.after("next")) == []
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        pytest.param(when, marks=() if when == "before the commit counts" else pytest.mark.slow)
+        for when in STEPS
+        if when != "while what is withdrawn is removed"
+    ],
+)
+def test_a_disk_that_fails_at_one_step(lakes, following, refresh, when):
+    step = next(step for step in lakes.steps("next") if re.search(STEPS[when], step))
+    done = refresh("next", following, fault=Fault(step, "EIO"))
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert os.strerror(errno.EIO) in done.stderr and str(following) in done.stderr, done.stderr
+    assert lost(following, lakes.before("next"), lakes.after("next")) == []
+    assert release_problems((following / "current").resolve()) == []
+    assert refresh("next", following).returncode == 0
+    assert differences(following, lakes.after("next")) == []
+
+
+def test_a_lake_that_cannot_be_written_stays_as_it_is(following, refresh):
+    before = tree(following)
+    done = refresh("next", following, fault=Fault("any", "EROFS", lasts=True))
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert os.strerror(errno.EROFS) in done.stderr and str(following) in done.stderr, done.stderr
+    assert tree(following) == before
+
+
+def test_a_clock_that_goes_backwards(lakes, following, refresh):
+    old = (following / "current").readlink()
+    done = refresh("next", following, clock=-86400)
+    assert (done.returncode, done.stderr) == (0, "")
+    released = (following / "current").readlink()
+    assert released != old
+    assert differences(following, lakes.after("next")) == []
+    assert refresh("next", following).stdout.startswith("nothing to do")
+    assert (following / "current").readlink() == released
+
+
+def test_checkpoints_that_are_replaced_once_the_run_is_planned(lakes, following, refresh, tmp_path):
+    """step1's weights are other ones when they are read than when they were hashed."""
+    checkpoints, weights = (
+        shutil.copytree(lakes.folder / "checkpoints" / "next", tmp_path / "checkpoints"),
+        "model.safetensors",
+    )
+    coming = lakes.folder / "checkpoints" / "next" / "step1" / weights
+    shutil.copyfile(lakes.folder / "checkpoints" / "first" / "step2" / weights, checkpoints / "step1" / weights)
+    step = next(step for step in lakes.steps("next") if step.startswith("os.mkdir .incoming/<id>"))
+    fault = Fault(step, instead={coming: checkpoints / "step1" / weights})
+    done = refresh("next", following, "--checkpoints", checkpoints, fault=fault)
+    assert sha256_of(checkpoints / "step1" / weights) == sha256_of(coming), "the step was not reached"
+    assert measured(following, "step1") != measured(lakes.after("next"), "step1"), "under the hash of other weights"
+    assert done.returncode == 1, done
+    assert done.stderr.count("\n") == 1 and "step1" in done.stderr, done.stderr
+    assert refresh("next", following, "--checkpoints", checkpoints).returncode == 0
+    assert differences(following, lakes.after("next")) == []
+
+
+def measured(lake: Path, checkpoint: str) -> list[tuple]:
+    """What is committed of a checkpoint's predictions, whatever the extraction is called."""
+    file = lake / read_json(only(lake, f"commits/*/{checkpoint}-*.json"))["directory"] / "predictions.parquet"
+    return duckdb.sql(f"select * exclude (extraction_id) from '{file}' order by all").fetchall()
+
+
+SMALL_DISK = """
+set -e
+mount -t tmpfs -o size=1g tmpfs "$DISK"
+cp -a "$BEFORE" "$DISK/lake"
+mount -o "remount,$TROUBLE" "$DISK"
+set +e
+"$@" > "$SAID.full.out" 2> "$SAID.full.err"; echo $? > "$SAID.full.code"
+cp -a "$DISK/lake" "$SAID.full"
+mount -o remount,rw,size=1g "$DISK"
+"$@" > "$SAID.healed.out" 2> "$SAID.healed.err"; echo $? > "$SAID.healed.code"
+cp -a "$DISK/lake" "$SAID.healed"
+"""
+
+
+def may_mount() -> bool:
+    """Whether a process may mount a small disk that it alone sees."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not may_mount(), reason="mounting a disk is not allowed here; test_refresh limits the files' size")
+@pytest.mark.parametrize("free", [8, 64, 512, 2048, 6144, "ro"])
+def test_a_small_disk(lakes, tmp_path, free):
+    """A disk that has `free` kB left beside the lake, or can only be read; then it has room and can be written."""
+    (tmp_path / "disk").mkdir()
+    before = lakes.before("next")
+    used = int(subprocess.run(["du", "-sk", before], capture_output=True, text=True, check=True).stdout.split()[0])
+    lake = tmp_path / "disk" / "lake"
+    command = [sys.executable, "-m", "timecourse.cli", "refresh", *lakes.flags("next", lake)]
+    subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", SMALL_DISK, "sh", *command],
+        env={
+            **os.environ,
+            "DISK": str(tmp_path / "disk"),
+            "BEFORE": str(before),
+            "SAID": str(tmp_path / "said"),
+            "TROUBLE": "ro" if free == "ro" else f"size={used + free}k",
+            "COLUMNS": "80",
+        },
+        cwd=ROOT,
+        check=True,
+    )
+    codes = {when: int((tmp_path / f"said.{when}.code").read_text()) for when in ("full", "healed")}
+    said = (tmp_path / "said.full.err").read_text()
+    assert codes == {"full": 1, "healed": 0}, said
+    assert said.startswith("error: ") and said.count("\n") == 1, said
+    assert os.strerror(errno.EROFS if free == "ro" else errno.ENOSPC) in said, said
+    full = tmp_path / "said.full"
+    assert lost(full, before, lakes.after("next")) == []
+    assert release_problems((full / "current").resolve()) == []
+    if free == "ro":
+        assert tree(full) == tree(before)
+    assert differences(tmp_path / "said.healed", lakes.after("next")) == []

@@ -1,0 +1,5 @@
+"""`python -m timecourse.cli` is `timecourse`."""
+
+from timecourse.cli import main
+
+main()
