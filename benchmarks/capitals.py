@@ -37,7 +37,7 @@ def main() -> None:
         root: Path = options.lake or Path(folder) / "lake"
         write_lake(root, rows)
         built = build_warehouse(root, theta="0.1", complete_series=[SERIES])
-        release = publish(Lake(root), {"theta": "0.1"}, built.checks)
+        release = publish(Lake(root), Lake(root).contents(), {"theta": "0.1"}, built.checks).path
         with duckdb.connect(str(release / "warehouse.duckdb"), read_only=True) as warehouse:
             compare(warehouse, rows)
             sys.stdout.write(summary(warehouse, rows))

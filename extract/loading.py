@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from timecourse.errors import MachineError, UserError
 from timecourse.extract.activations import use_capturing_attention
@@ -109,6 +110,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerFast:
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"checkpoint {checkpoint.name!r}: the tokenizer gives no character offsets (not a fast one)")
+    tokenizer.model_max_length = VERY_LARGE_INTEGER  # files say anything here; the model's own context is what counts
     return tokenizer
 
 

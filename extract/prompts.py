@@ -90,7 +90,7 @@ def _prompt(
     tokenizer: "PreTrainedTokenizerFast",
     chat_template: bool,
 ) -> Prompt:
-    before = next(text for text, hole, _, _ in string.Formatter().parse(template) if hole is not None)
+    before = _before_the_subject(template)
     question = template.format(fact.subject)
     turn, at = _user_turn(question, tokenizer, _name(relation, fact)) if chat_template else (f"{question} ", 0)
     text = f"{turn}{fact.object}"
@@ -138,6 +138,16 @@ def _prompt(
         tokens=tuple(str(tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in token_ids),
         roles=tuple(roles),
     )
+
+
+def _before_the_subject(template: str) -> str:
+    """The text in front of the placeholder; escaped braces divide it into parts."""
+    before = ""
+    for text, hole, _, _ in string.Formatter().parse(template):
+        before += text
+        if hole is not None:
+            break
+    return before
 
 
 def _user_turn(question: str, tokenizer: "PreTrainedTokenizerFast", name: str) -> tuple[str, int]:

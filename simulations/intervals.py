@@ -54,7 +54,7 @@ def _coverage(facts: int, templates: int, concentration: float, draws: int) -> d
                 "fact_id": fact,
                 "prompt_count": np.full(len(fact), templates),
                 **dict.fromkeys(("top1_share", "top10_share", "all_tokens_top1_share"), shares),
-                **dict.fromkeys(("mean_log_prob", "log_prob_gain"), shares),
+                **dict.fromkeys(("mean_log_prob", "mean_mismatched_log_prob", "log_prob_gain"), shares),
             },
         )
         fill(

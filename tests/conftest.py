@@ -215,7 +215,8 @@ def staged_release(made_once) -> Path:
         lake = Lake(folder)
         lake.create()
         commit_staged(folder)
-        built = build_warehouse(folder, theta="0.3", complete_series=lake.complete_series())
-        publish(lake, {"theta": "0.3"}, built.checks)
+        contents = lake.contents()
+        built = build_warehouse(folder, theta="0.3", complete_series=contents.complete_series, contents=contents)
+        publish(lake, contents, {"theta": "0.3"}, built.checks)
 
     return (made_once("staged", fill) / "current").resolve()

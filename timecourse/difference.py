@@ -38,12 +38,12 @@ inner join new.fct_component_histories as new
     using (series_id, setting_id, tau_id, checkpoint_id, component_id, component_kind)
 where old.primary_role <> new.primary_role
 group by all
-order by count(*) desc, all
+order by count(*) desc, component_kind, old.primary_role, new.primary_role
 """
 _CLAIMS = """
-select series_id, setting_id, tau_id, claim_id, old.verdict, new.verdict
+select distinct series_id, setting_id, tau_id, claim_number, old.verdict, new.verdict
 from old.fct_claims as old
-inner join new.fct_claims as new using (series_id, setting_id, tau_id, claim_id)
+inner join new.fct_claims as new using (series_id, setting_id, tau_id, claim_number)
 where old.verdict <> new.verdict
 order by all
 """

@@ -28,7 +28,9 @@ def run_log(lake: Lake, command: str) -> Iterator[None]:
             lake.logs.mkdir(exist_ok=True)
             handler = logging.FileHandler(lake.logs / f"{datetime.now(UTC):%Y-%m}.jsonl", encoding="utf-8")
     handler.setFormatter(
-        JsonFormatter("{asctime}{process}{levelname}{message}", style="{", rename_fields={"asctime": "time", "message": "event"})
+        JsonFormatter(
+            "{asctime}{process}{levelname}{message}", style="{", rename_fields={"asctime": "time", "message": "event"}
+        )
     )
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is met where it matters
     _LOGGER.setLevel(logging.INFO)

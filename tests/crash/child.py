@@ -54,20 +54,17 @@ _VARYING = (
     (r"[^/]+\.parquet", "<table>.parquet"),
     (r"^releases/[^/]+", "releases/<release>"),
     (r"^\.incoming/[^/]+", ".incoming/<id>"),
-    (r"^(commits|ablations)/[^/]+", r"\1/<series>"),
-    (r"^(commits|ablations)/<series>/(\.?)[^/]+\.json", r"\1/<series>/\2<checkpoint>.json"),
-    (r"^raw/[^/]+", "raw/<series>"),
-    (r"^raw/<series>/[^/]+", "raw/<series>/<checkpoint>"),
-    (r"^series/(\.?)[^/]+\.json", r"series/\1<series>.json"),
+    (r"\d{4}-\d{2}\.jsonl", "<month>.jsonl"),
+    (r"-[0-9a-f]{8}\b", ""),  # of a name's slug
+    (r"\bstep\d+\b", "<checkpoint>"),
     (r"[0-9a-f]{64}|[0-9a-f]{32}", "<id>"),
-    (r"-[0-9a-f]{8}\b", ""),
 )
 """What differs from run to run, or between files that are written alike, and what stands for it in a step's name."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at a step. `step`: its name, or "any" for the first one.
+    """What happens at a step: the first one in whose name the regular expression `step` is found.
 
     what: "kill", or the name of an error number such as "ENOSPC". lasts: whether all later steps fail likewise.
     instead: copies its keys' files onto its values' at the step, which then goes on as if nothing had happened.
@@ -118,18 +115,19 @@ class _Steps:
         if self.record is not None:
             os.write(self.record, f"{name}\n".encode())
         fault = self.fault
-        if fault is None or not (self.is_failing or fault.step in (name, "any")):
+        if fault is None or not (self.is_failing or re.search(fault.step, name)):
             return
+        self.fault = fault if fault.lasts else None
         self.is_failing = fault.lasts
+        if fault.instead:
+            for source, target in fault.instead.items():
+                shutil.copyfile(source, target)
+            return
         if name.startswith("torn "):
             Path(path).write_bytes(b'{"')
         if fault.what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        self.fault = fault if fault.lasts else None
-        if not fault.instead:
-            raise _error(event, getattr(errno, fault.what), path)
-        for source, target in fault.instead.items():
-            shutil.copyfile(source, target)
+        raise _error(event, getattr(errno, fault.what), path)
 
 
 def _path(argument: Any, folder: int | None) -> str:
@@ -260,7 +258,9 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", type=Path, metavar="FILE", help="write every step's name into it")
-    parser.add_argument("--at", metavar="STEP", help="the step at which the fault happens")
+    parser.add_argument(
+        "--at", metavar="STEP", help="a regular expression: the fault happens at the first step that it is found in"
+    )
     parser.add_argument("--fault", default="kill", help="kill, or the name of an error: EIO, ENOSPC, EROFS, ...")
     parser.add_argument("--lasts", action="store_true", help="every later step fails likewise")
     parser.add_argument("arguments", nargs="+", help="of timecourse, behind --")

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 VARYING_COLUMNS: dict[str, dict[str, str]] = {}
 """Mart -> column -> why two undisturbed runs differ in it."""
 
-_MODEL = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 16}
+MODEL = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 32}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Lakes:
         """How timecourse is called; `refresh` with these is the whole of a scenario."""
         return [
             *("--checkpoints", str(self.folder / "checkpoints" / scenario), "--facts", str(self.folder / "facts")),
-            *("--series", SERIES, "--tau", "0.03", "--set", "statistics.replicates=50", "--lake", str(lake)),
+            *("--series", SERIES, "--tau", "0.1", "--lake", str(lake)),
+            *("--set", "roles.theta=0.3", "--set", "statistics.replicates=50"),
         ]
 
     def before(self, scenario: str) -> Path:
@@ -76,7 +77,7 @@ def timecourse(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def make_lakes(folder: Path, scenarios: Sequence[str] = SCENARIOS) -> Lakes:
-    """Save the checkpoints, and run each scenario once undisturbed, in a child that records its steps."""
+    """Save the checkpoints, and run the scenarios once undisturbed, in a child that records its steps."""
     from tests.crash.child import start
 
     lakes = Lakes(folder)
@@ -101,9 +102,9 @@ def make_lakes(folder: Path, scenarios: Sequence[str] = SCENARIOS) -> Lakes:
 def _save_series(folder: Path) -> None:
     first, following = folder / "checkpoints" / "first", folder / "checkpoints" / "next"
     for seed in range(3):
-        save_checkpoint(first / f"step{seed}", seed=seed, **_MODEL)
-    save_checkpoint(following / "step1", seed=11, **_MODEL)
-    save_checkpoint(following / "step3", seed=13, **_MODEL)
+        save_checkpoint(first / f"step{seed}", seed=seed, **MODEL)
+    save_checkpoint(following / "step1", seed=11, **MODEL)
+    save_checkpoint(following / "step3", seed=13, **MODEL)
     (folder / "facts").mkdir()
     for name, (group, templates, samples) in FACTS.items():
         content = {
@@ -121,7 +122,7 @@ def differences(lake: Path, undisturbed: Path) -> list[str]:
     Compared are the marts of the current releases, row by row; what is committed; what the series' sources offered; and
     that nothing lies about that neither a commit nor a release names.
     """
-    found = [*_other_commits(lake, undisturbed), *leftovers(lake)]
+    found = [*other_commits(lake, undisturbed), *leftovers(lake)]
     if {path.name for path in lake.iterdir()} != (names := {path.name for path in undisturbed.iterdir()}):
         found.append(f"the lake holds {sorted(path.name for path in lake.iterdir())}, not {sorted(names)}")
     if not (lake / "current").is_symlink():
@@ -144,7 +145,8 @@ def lost(lake: Path, before: Path, after: Path) -> list[str]:
     return [*found, *(problem for problem in leftovers(lake) if problem.startswith("not as committed"))]
 
 
-def _other_commits(lake: Path, undisturbed: Path) -> list[str]:
+def other_commits(lake: Path, undisturbed: Path) -> list[str]:
+    """In what the committed extractions and the series' declarations of two lakes differ."""
     mine, other = _committed(lake), _committed(undisturbed)
     found = [f"{name} is committed in one lake only" for name in sorted(mine.keys() ^ other.keys())]
     found += [f"{name}: another extraction" for name in sorted(mine.keys() & other.keys()) if mine[name] != other[name]]

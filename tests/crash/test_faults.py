@@ -2,30 +2,29 @@
 
 import errno
 import os
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import pytest
 
-from tests.conftest import Finished
+from tests.conftest import Finished, save_checkpoint
 from tests.crash.child import Fault, start
-from tests.crash.lakes import ROOT, differences, lost, read_json, release_problems, sha256_of
+from tests.crash.lakes import MODEL, ROOT, differences, lost, other_commits, release_problems, sha256_of
 from tests.crash.test_failpoints import STEPS
 
 
 @pytest.fixture
-def refresh(lakes, tmp_path) -> Callable[..., Finished]:
+def refresh(lakes, request, tmp_path) -> Callable[..., Finished]:
     """Runs a scenario's refresh in a child."""
     runs = iter(range(10))
 
-    def run(scenario: str, lake: Path, *more: object, fault: Fault | None = None, clock: float = 0) -> Finished:
+    def run(scenario, lake, *more, command="refresh", fault=None, clock=0) -> Finished:
         where = tmp_path / f"run{next(runs)}"
-        child = start(["refresh", *lakes.flags(scenario, lake), *more], where, fault=fault, clock=clock)
+        flags = (lakes if scenario == "first" else request.getfixturevalue("all_lakes")).flags(scenario, lake)
+        child = start([command, *flags, *more], where, fault=fault, clock=clock)
         child.join()
         out, err = (where.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".out", ".err"))
         return Finished(child.exitcode, out, err)
@@ -40,9 +39,9 @@ def first(lakes, tmp_path) -> Path:
 
 
 @pytest.fixture
-def following(lakes, tmp_path) -> Path:
+def following(all_lakes, tmp_path) -> Path:
     """A lake in which the scenario `next` is yet to be done. May be changed."""
-    return lakes.copy(lakes.before("next"), tmp_path / "lake")
+    return all_lakes.copy(all_lakes.before("next"), tmp_path / "lake")
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -104,12 +103,29 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
 }
 """What happens to a lake in which everything is done: where, what, and what the line must name."""
 
-QUICK = {"a commit's files are gone", "a bit of a hash", "the release is deleted"}
+
+def test_damages_are_named_and_made_anew(lakes, first, refresh):
+    """One of each kind at once, so that one build mends them."""
+    damages = {
+        "step0": "a commit's files are gone",
+        "step1": "a bit of predictions.parquet",
+        "step2": "a bit of a hash",
+    }
+    for checkpoint, what in damages.items():
+        where, damage, _ = DAMAGES[what]
+        damage(only(first, where.replace("step1", checkpoint)))
+    shutil.rmtree(only(first, RELEASE))
+    done = refresh("first", first)
+    assert done.stderr.count("\n") == 4, done
+    assert all(named in done.stderr for named in (*damages, "releases/")), done
+    healed = done if done.returncode == 0 else refresh("first", first)
+    assert healed.returncode == 0, healed
+    assert differences(first, lakes.after("first")) == []
+    assert refresh("first", first).stdout.startswith("nothing to do")
 
 
-@pytest.mark.parametrize(
-    "what", [pytest.param(what, marks=() if what in QUICK else pytest.mark.slow) for what in DAMAGES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("what", DAMAGES)
 def test_what_is_damaged_is_named_and_made_anew(lakes, first, refresh, what):
     where, damage, named = DAMAGES[what]
     damage(only(first, where))
@@ -132,76 +148,75 @@ def test_files_that_no_commit_names_are_removed(lakes, first, refresh):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [0.0, 0.3, 0.6, 0.9])
-def test_a_flipped_bit_in_the_build_database_changes_no_number(lakes, following, refresh, at):
+def test_a_flipped_bit_in_the_build_database_changes_no_number(all_lakes, following, refresh, at):
     flip(following / "build" / "warehouse.duckdb", at)
     done = refresh("next", following)
     assert (done.returncode, done.stderr) == (0, "")
-    assert differences(following, lakes.after("next")) == []
+    assert differences(following, all_lakes.after("next")) == []
 
 
-@pytest.mark.parametrize(
-    "when",
-    [
-        pytest.param(when, marks=() if when == "before the commit counts" else pytest.mark.slow)
-        for when in STEPS
-        if when != "while what is withdrawn is removed"
-    ],
-)
-def test_a_disk_that_fails_at_one_step(lakes, following, refresh, when):
-    step = next(step for step in lakes.steps("next") if re.search(STEPS[when], step))
-    done = refresh("next", following, fault=Fault(step, "EIO"))
-    assert done.returncode == 1, done
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert os.strerror(errno.EIO) in done.stderr and str(following) in done.stderr, done.stderr
-    assert lost(following, lakes.before("next"), lakes.after("next")) == []
+def names_the_fault(said: str, number: int, lake: Path) -> bool:
+    """Whether what was said is one line, with the system's words and a file of the lake."""
+    starts, words = said.startswith("error: "), os.strerror(number) in said
+    return starts and words and said.count("\n") == 1 and str(lake) in said
+
+
+def test_a_disk_that_fails_while_a_commit_is_made(lakes, refresh, tmp_path):
+    lake = lakes.copy(lakes.before("first"), tmp_path / "lake")
+    done = refresh("first", lake, command="extract", fault=Fault(STEPS["before a commit counts"], "EIO"))
+    assert done.returncode == 1 and names_the_fault(done.stderr, errno.EIO, lake), done
+    assert not list(lake.glob("commits/*/*"))
+    assert refresh("first", lake, command="extract").returncode == 0
+    assert other_commits(lake, lakes.after("first")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("when", [*STEPS, "at a sync", "at a sync of the release"])
+def test_a_disk_that_fails_at_one_step(all_lakes, following, refresh, when, error):
+    syncs = {"at a sync": r"^os\.fsync raw/", "at a sync of the release": r"^os\.fsync .*/release\.json"}
+    done = refresh("next", following, fault=Fault((STEPS | syncs)[when], error))
+    assert done.returncode == 1 and names_the_fault(done.stderr, getattr(errno, error), following), done
+    assert lost(following, all_lakes.before("next"), all_lakes.after("next")) == []
     assert release_problems((following / "current").resolve()) == []
     assert refresh("next", following).returncode == 0
-    assert differences(following, lakes.after("next")) == []
+    assert differences(following, all_lakes.after("next")) == []
 
 
-def test_a_lake_that_cannot_be_written_stays_as_it_is(following, refresh):
-    before = tree(following)
-    done = refresh("next", following, fault=Fault("any", "EROFS", lasts=True))
-    assert done.returncode == 1, done
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert os.strerror(errno.EROFS) in done.stderr and str(following) in done.stderr, done.stderr
-    assert tree(following) == before
+def test_a_lake_that_cannot_be_written_stays_as_it_is(lakes, first, refresh):
+    before = tree(first)
+    done = refresh("first", first, "--set", "roles.theta=0.4", fault=Fault("", "EROFS", lasts=True))
+    assert done.returncode == 1 and names_the_fault(done.stderr, errno.EROFS, first), done
+    assert tree(first) == before
 
 
-def test_a_clock_that_goes_backwards(lakes, following, refresh):
+@pytest.mark.slow
+def test_a_clock_that_goes_backwards(all_lakes, following, refresh):
     old = (following / "current").readlink()
     done = refresh("next", following, clock=-86400)
     assert (done.returncode, done.stderr) == (0, "")
     released = (following / "current").readlink()
     assert released != old
-    assert differences(following, lakes.after("next")) == []
+    assert differences(following, all_lakes.after("next")) == []
     assert refresh("next", following).stdout.startswith("nothing to do")
     assert (following / "current").readlink() == released
 
 
-def test_checkpoints_that_are_replaced_once_the_run_is_planned(lakes, following, refresh, tmp_path):
-    """step1's weights are other ones when they are read than when they were hashed."""
-    checkpoints, weights = (
-        shutil.copytree(lakes.folder / "checkpoints" / "next", tmp_path / "checkpoints"),
-        "model.safetensors",
-    )
-    coming = lakes.folder / "checkpoints" / "next" / "step1" / weights
-    shutil.copyfile(lakes.folder / "checkpoints" / "first" / "step2" / weights, checkpoints / "step1" / weights)
-    step = next(step for step in lakes.steps("next") if step.startswith("os.mkdir .incoming/<id>"))
-    fault = Fault(step, instead={coming: checkpoints / "step1" / weights})
-    done = refresh("next", following, "--checkpoints", checkpoints, fault=fault)
-    assert sha256_of(checkpoints / "step1" / weights) == sha256_of(coming), "the step was not reached"
-    assert measured(following, "step1") != measured(lakes.after("next"), "step1"), "under the hash of other weights"
-    assert done.returncode == 1, done
-    assert done.stderr.count("\n") == 1 and "step1" in done.stderr, done.stderr
-    assert refresh("next", following, "--checkpoints", checkpoints).returncode == 0
-    assert differences(following, lakes.after("next")) == []
-
-
-def measured(lake: Path, checkpoint: str) -> list[tuple]:
-    """What is committed of a checkpoint's predictions, whatever the extraction is called."""
-    file = lake / read_json(only(lake, f"commits/*/{checkpoint}-*.json"))["directory"] / "predictions.parquet"
-    return duckdb.sql(f"select * exclude (extraction_id) from '{file}' order by all").fetchall()
+def test_checkpoints_that_are_replaced_once_the_run_is_planned(lakes, refresh, tmp_path):
+    """step1's weights are other ones when they are read than when they were hashed: whose numbers are they?"""
+    lake, weights = lakes.copy(lakes.before("first"), tmp_path / "lake"), Path("step1", "model.safetensors")
+    there = lakes.folder / "checkpoints" / "first"
+    here = Path(shutil.copytree(there, tmp_path / "checkpoints"))
+    save_checkpoint(here / "step1", seed=9, **MODEL)
+    planned = sha256_of(here / weights)
+    replaced = Fault(r"^os\.mkdir \.incoming/<id> ", instead={there / weights: here / weights})
+    done = refresh("first", lake, "--checkpoints", here, command="extract", fault=replaced)
+    assert sha256_of(here / weights) == sha256_of(there / weights) != planned, "the step was not reached"
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "step1" in done.stderr, done
+    assert not list(lake.glob("commits/*/step1-*")), "committed under the hash of other weights"
+    assert len(list(lake.glob("commits/*/*"))) == 2
+    assert refresh("first", lake, "--checkpoints", here, command="extract").returncode == 0
+    assert other_commits(lake, lakes.after("first")) == []
 
 
 SMALL_DISK = """
@@ -230,13 +245,13 @@ def may_mount() -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not may_mount(), reason="mounting a disk is not allowed here; test_refresh limits the files' size")
 @pytest.mark.parametrize("free", [8, 64, 512, 2048, 6144, "ro"])
-def test_a_small_disk(lakes, tmp_path, free):
+def test_a_small_disk(all_lakes, tmp_path, free):
     """A disk that has `free` kB left beside the lake, or can only be read; then it has room and can be written."""
     (tmp_path / "disk").mkdir()
-    before = lakes.before("next")
+    before = all_lakes.before("next")
     used = int(subprocess.run(["du", "-sk", before], capture_output=True, text=True, check=True).stdout.split()[0])
     lake = tmp_path / "disk" / "lake"
-    command = [sys.executable, "-m", "timecourse.cli", "refresh", *lakes.flags("next", lake)]
+    command = [sys.executable, "-m", "timecourse.cli", "refresh", *all_lakes.flags("next", lake)]
     subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", SMALL_DISK, "sh", *command],
         env={
@@ -256,8 +271,8 @@ def test_a_small_disk(lakes, tmp_path, free):
     assert said.startswith("error: ") and said.count("\n") == 1, said
     assert os.strerror(errno.EROFS if free == "ro" else errno.ENOSPC) in said, said
     full = tmp_path / "said.full"
-    assert lost(full, before, lakes.after("next")) == []
+    assert lost(full, before, all_lakes.after("next")) == []
     assert release_problems((full / "current").resolve()) == []
     if free == "ro":
         assert tree(full) == tree(before)
-    assert differences(tmp_path / "said.healed", lakes.after("next")) == []
+    assert differences(tmp_path / "said.healed", all_lakes.after("next")) == []

@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 
 from timecourse.extract.raw import SCHEMA_VERSION, TABLES, write_table
+from timecourse.lake.files import sha256_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Rows = Sequence[Mapping[str, Any]]
@@ -109,7 +110,8 @@ def commit(
         defaults = {"extraction_id": extraction_id, **DEFAULTS.get(name, {})}
         columns = {field: [{**defaults, **each}[field] for each in rows] for field in schema.names}
         count = write_table(directory, name, columns)
-        files[name] = {"path": f"{name}.parquet", "rows": count}
+        file = directory / f"{name}.parquet"
+        files[name] = {"path": file.name, "rows": count, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
     path = commit_path(lake, series_id, checkpoint_name, setting_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
@@ -118,8 +120,10 @@ def commit(
         "checkpoint_id": f"{series_id}/{checkpoint_name}",
         "checkpoint_name": checkpoint_name,
         "extraction_id": extraction_id,
+        "committed_at": "2026-01-01T00:00:00+00:00",
         "directory": str(directory.relative_to(lake)),
         "files": files,
+        "inputs": {},
         "checks": [],
     }
     path.write_text(json.dumps(content), encoding="utf-8")

@@ -187,7 +187,7 @@ def test_a_release_is_out_of_date_when_the_declaration_says_something_else(stage
     lake = Lake(shutil.copytree(staged.lake, tmp_path / "lake"))
 
     def now() -> str:
-        return input_sha256(lake, lake.commits(), {"theta": "0.1"})
+        return input_sha256(lake.contents(), {"theta": "0.1"})
 
     before = now()
     lake.declare_series(SERIES, complete=True, checkpoints=ENTRIES)
@@ -251,7 +251,7 @@ def test_series_files_of_earlier_versions_say_whether_they_are_complete(tmp_path
     lake.create()
     (tmp_path / "series" / "old.json").write_text('{"series_id": "old", "complete": true}')
     lake.declare_series("new", complete=False, recipe_id="r", checkpoints=[entry(1, "b"), entry(0, "a")])
-    assert lake.complete_series() == ["old"]
+    assert lake.contents().complete_series == ["old"]
     new, old = lake.declarations()
     assert old == {"series_id": "old", "complete": True, "recipe_id": None, "duplicates": "warn", "checkpoints": []}
     assert (new["series_id"], new["recipe_id"]) == ("new", "r")

@@ -38,7 +38,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ]
         commit(lake.root, "told", f"step{step}", tables, step=step, layer_count=2)
     built = build_warehouse(lake.root, theta="0.1", complete_series=["told"])
-    return publish(lake, {"theta": "0.1"}, built.checks)
+    return publish(lake, lake.contents(), {"theta": "0.1"}, built.checks).path
 
 
 def rows(release: Path, sql: str) -> list[tuple[Any, ...]]:

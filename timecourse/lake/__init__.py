@@ -346,6 +346,8 @@ class Lake:
         ablated = {self.root / ablation.content["directory"] for ablation in self.ablations()}
         committed = {self.root / commit.content["directory"] for commit in self.commits()}
         for folder in sorted(self._folders["raw"].glob("*/*")):
+            if folder.is_symlink() or folder.parent.is_symlink() or not folder.is_dir():
+                continue  # not made by a commit
             if set(folder.iterdir()) <= committed | ablated:
                 continue
             claim = self.locks.take(f"{folder.parent.name}.{folder.name}")
@@ -367,7 +369,7 @@ class Lake:
         if not link.is_symlink():
             raise UserError(f"the lake {str(self.root)!r} holds no release yet; run `timecourse refresh`")
         release = self.root / link.readlink()
-        if not (release / "release.json").is_file():
+        if not (release / "release.json").is_file() or release.resolve().parent != self.releases.resolve():
             raise UserError(
                 f"the release that {str(link)!r} names is missing or torn; run `timecourse refresh` to publish it anew"
             )

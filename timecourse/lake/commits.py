@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
 from timecourse.checks import CheckResult
 from timecourse.errors import UserError
@@ -24,10 +33,13 @@ def _inside(text: str) -> str:
     """A path of ordinary names below a folder: nothing that leads out of it."""
     if any(part in ("", ".", "..") or "\\" in part or not part.isprintable() for part in text.split("/")):
         raise ValueError("leads out of the lake")
+    if any(len(part.encode()) > 255 for part in text.split("/")):
+        raise ValueError("is no name of a file")
     return text
 
 
 _Name = Annotated[str, StringConstraints(min_length=1)]
+_Int32 = Annotated[int, Field(ge=0, lt=2**31)]
 _Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _Path = Annotated[str, AfterValidator(_inside)]
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -35,6 +47,7 @@ _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 class _Content(BaseModel):
     model_config = ConfigDict(strict=True)
+    schema_version: int = 1
 
 
 class _File(_Content):
@@ -63,8 +76,21 @@ class _Commit(_Content):
 class _Place(_Content):
     model_config = ConfigDict(strict=True, extra="allow")
     name: _Name
-    position: int
+    position: _Int32
     status: str
+    phase: str | None = None
+    phase_index: _Int32 | None = None
+    stage: str | None = None
+    stage_index: _Int32 | None = None
+    branch: str | None = None
+    step: _Count | None = None
+    tokens_reported: _Count | None = None
+    tokens_computed: _Count | None = None
+    commit_sha: str | None = None
+    weights_sha256: str | None = None
+    bytes: _Count | None = None
+    same_weights_as: str | None = None
+    reason: str | None = None
 
 
 class _Series(_Content):
@@ -85,6 +111,7 @@ class _Quarantine(_Content):
     since: str
 
 
+_CHECKS = TypeAdapter(list[CheckResult])
 _MODELS: dict[str, type[_Content]] = {"commit": _Commit, "series": _Series, "quarantine": _Quarantine}
 
 
@@ -108,7 +135,7 @@ class Commit:
     @property
     def checks(self) -> list[CheckResult]:
         """What the gate said before the commit."""
-        return [CheckResult(**check) for check in self.content["checks"]]
+        return _CHECKS.validate_python(self.content["checks"])
 
 
 @dataclass(frozen=True)
@@ -144,6 +171,9 @@ def read_content(root: Path, path: Path, kind: Literal["commit", "series", "quar
     what = f"the {kind} file {str(path.relative_to(root))!r}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(
+            content, ensure_ascii=False
+        ).encode()  # an escape may stand for half a character, which none can hold
         version = content.get("schema_version", 1 if kind == "series" else None)
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{what} is damaged; {_MENDING[kind]}") from error
@@ -157,9 +187,11 @@ def read_content(root: Path, path: Path, kind: Literal["commit", "series", "quar
         _MODELS[kind].model_validate(content)
         if kind == "commit":
             _ = Commit(path, content).checks
-            if not (root / content["directory"]).resolve().is_relative_to((root / "raw").resolve()):
-                raise ValueError("leads out of the lake")
-    except (ValidationError, ValueError, TypeError) as error:
+            folder, raw = root / content["directory"], (root / "raw").resolve()
+            for place in (folder, *(folder / file["path"] for file in content["files"].values())):
+                if not place.resolve().is_relative_to(raw):
+                    raise ValueError("leads out of the lake")
+    except (ValidationError, ValueError, TypeError, RuntimeError) as error:  # RuntimeError: a link to itself
         where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else ""
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         detail = " ".join(f"{where} {reason}".split())[:200]
