@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo findings test test-slow crash-test simulate lint bench bench-warehouse verify-families clean
+.PHONY: help install demo findings test test-slow crash-test simulate screenshots lint bench bench-warehouse verify-families clean
 
 help:
 	@echo "make demo       pre-train a tiny OLMo and take it the whole way to a report (demo/)"
@@ -47,6 +47,9 @@ crash-test: $(INSTALLED)
 
 simulate: $(INSTALLED)
 	$(BIN)/python -m simulations
+
+screenshots: demo
+	$(BIN)/python -m tests.reports.screenshots demo/lake/current/site docs/report
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -112,8 +112,8 @@ def test_a_messy_repository_goes_the_whole_way(refresh, hub, revisions, tmp_path
 
     hub.clear_requests()
     again = refresh()
-    assert again.returncode == 1 and "step8" in again.stderr
-    assert "released" not in again.stdout and "nothing to do" not in again.stdout
+    assert again.returncode == 0 and "step8" in again.stdout, "what was said before is no error"
+    assert "released" not in again.stdout
     assert hub.bytes_sent("*.safetensors") == 0
 
     shutil.copytree(revisions["step8"], tmp_path / "mended")

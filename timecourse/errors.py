@@ -42,6 +42,10 @@ class MachineError(UserError):
     """This machine lacks what was asked of it, such as a device or a package: it says nothing about a checkpoint."""
 
 
+class FetchError(UserError):
+    """A checkpoint's files could not be brought here this time."""
+
+
 class ChangedError(UserError):
     """A checkpoint's files were replaced while it was being read."""
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from timecourse.config import HUB, Settings
-from timecourse.errors import UsageError, UserError
+from timecourse.errors import FetchError, SourceError, UsageError, UserError
 from timecourse.extract.checkpoints.checkpoint import Checkpoint, Source
 from timecourse.extract.checkpoints.directory import DirectorySource
 from timecourse.extract.checkpoints.names import compile_pattern
@@ -233,7 +233,12 @@ def stream(
     coming_requests = iter(requests)
 
     def fetch(checkpoint: Checkpoint) -> None:
-        sources[checkpoint.name].fetch(checkpoint)
+        try:
+            sources[checkpoint.name].fetch(checkpoint)
+        except SourceError:
+            raise
+        except UserError as error:
+            raise FetchError(str(error)) from error
         checkpoint.check_finite()
 
     with ThreadPoolExecutor(1) as pool:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from timecourse.build import build_warehouse
 from timecourse.checks import CheckResult
 from timecourse.config import Settings
-from timecourse.errors import ChangedError, MachineError, SourceError, UsageError, UserError
+from timecourse.errors import ChangedError, FetchError, MachineError, SourceError, UsageError, UserError
 from timecourse.extract.checkpoints.series import declarations
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.lake import Commit, Contents, Lake
@@ -136,6 +136,7 @@ def _extract(
     if tasks:
         with _phase(outcome, "extract"):
             failed = _extract_all(lake, settings, plan, [task.request for task in tasks], console, outcome)
+    tried = set(failed)
     aside = {one.checkpoint_id: one for one in lake.quarantined()}
     for name, request in plan.requests.items():
         one = aside.get(request.checkpoint_id)
@@ -144,7 +145,7 @@ def _extract(
     _declare(lake, settings, plan, failed)
     outcome.offered = len(plan.entries)
     outcome.unusable = failed | {one.name: one.reason or "" for one in plan.entries if one.status == "unusable"}
-    outcome.news = {name for name, reason in outcome.unusable.items() if known.get(name) != reason}
+    outcome.news = tried | {name for name, reason in outcome.unusable.items() if known.get(name) != reason}
     outcome.is_gated = any(
         one.is_gate and one.checkpoint_name in outcome.news
         for one in aside.values()
@@ -254,8 +255,8 @@ def _extract_all(
                         rows = _measured(plan, request, error, folder, machine, advance)
                     except (SourceError, MachineError, UsageError):
                         raise
-                    except ChangedError as changed:  # the next run will see what it is now
-                        failed[request.checkpoint.name] = str(changed)
+                    except (ChangedError, FetchError) as passing:  # the next run tries again
+                        failed[request.checkpoint.name] = str(passing)
                     except UserError as refused:
                         reason = str(refused)
                     else:

@@ -17,13 +17,12 @@ import errno
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -67,13 +66,13 @@ class Fault:
     """What happens at a step: the first one in whose name the regular expression `step` is found.
 
     what: "kill", or the name of an error number such as "ENOSPC". lasts: whether all later steps fail likewise.
-    instead: copies its keys' files onto its values' at the step, which then goes on as if nothing had happened.
+    instead: is called at the step, which then goes on as if nothing had happened.
     """
 
     step: str
     what: str = "kill"
     lasts: bool = False
-    instead: Mapping[Path, Path] = field(default_factory=dict)
+    instead: Callable[[], object] | None = None
 
 
 class _Steps:
@@ -119,9 +118,8 @@ class _Steps:
             return
         self.fault = fault if fault.lasts else None
         self.is_failing = fault.lasts
-        if fault.instead:
-            for source, target in fault.instead.items():
-                shutil.copyfile(source, target)
+        if fault.instead is not None:
+            fault.instead()
             return
         if name.startswith("torn "):
             Path(path).write_bytes(b'{"')

@@ -12,7 +12,7 @@ STEPS = {
     "before an extraction is moved": r"^os\.rename \.incoming/<id> -> raw/",
     "while a commit is written": r"^torn open .*/\.?<checkpoint>\.json",
     "before a commit counts": r"^os\.rename .* -> commits/",
-    "before the build": r"^duckdb\.connect build/.* #2$",
+    "before the build": r"^duckdb\.connect build/.* in _write_inputs",
     "before the release is moved": r"^os\.rename .* -> releases/",
     "before it is the current one": r"^os\.rename .* -> current ",
     "while what no commit names is removed": r"^os\.remove raw/.*\.parquet",

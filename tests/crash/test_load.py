@@ -7,6 +7,6 @@ def test_readers_are_neither_disturbed_nor_kept_waiting(lakes, tmp_path):
     release = (lakes.after("first") / "current").resolve()
     alone, switching = under_load(release, tmp_path, seconds=5, readers=8, every=0.5)
     assert alone.problems == switching.problems == []
-    assert len(switching.seconds) > 50
+    assert len(switching.seconds) > 8
     assert switching.outlived > 0, "no release was removed while a reader had it open"
     assert max(switching.waited) < LONGEST_WAIT

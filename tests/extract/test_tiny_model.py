@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from timecourse.cli import DemoFamily
+from timecourse.cli.measuring import DemoFamily
 from timecourse.config import Settings
 from timecourse.errors import UsageError, UserError
 from timecourse.extract.checkpoints import tiny_corpus, tiny_model

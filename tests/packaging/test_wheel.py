@@ -36,7 +36,7 @@ def test_the_wheel_holds_every_room_once(wheel):
     assert {name.split("/")[0] for name in names} == {"timecourse"}
     assert len(names) == len(set(names))
     for needed in (
-        "timecourse/cli.py",
+        "timecourse/cli/__init__.py",
         "timecourse/extract/families/olmo.py",
         "timecourse/extract/default_facts/company_ceo.json",
         "timecourse/dbt_project/dbt_project.yml",

@@ -279,5 +279,5 @@ def test_a_series_file_that_cannot_be_read_is_named(tmp_path: Path, text: str, m
 def test_a_value_of_another_type_is_the_users_error(tmp_path: Path) -> None:
     commit(tmp_path, "s", "main", {})
     Lake(tmp_path).declare_series("s", complete=True, checkpoints=[entry(0, "main", step="many")])
-    with pytest.raises(UserError, match="another type"):
+    with pytest.raises(UserError, match="step Input should be a valid integer"):
         build_warehouse(tmp_path, theta="0.1", complete_series=[])
