@@ -94,7 +94,8 @@ def refresh(
         lake.create()
         if do_extract:
             outcome.damaged = [line for lines in damaged.values() for line in lines]
-            log("found damaged", files=outcome.damaged)
+            for line in outcome.damaged:
+                log("found damaged", file=line)
             _extract(lake, settings, plan, tasks, console, outcome)
         contents = lake.contents()
         outcome.committed = len(contents.commits)

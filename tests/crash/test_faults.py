@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Finished, save_checkpoint
 from tests.crash.child import Fault, start
-from tests.crash.lakes import MODEL, ROOT, differences, lost, other_commits, release_problems, sha256_of
+from tests.crash.lakes import MODEL, ROOT, differences, leftovers, lost, other_commits, release_problems, sha256_of
 from tests.crash.test_failpoints import STEPS
 
 
@@ -90,7 +90,8 @@ def replace_by_new(file: Path) -> None:
 
 
 STEP1, RELEASE = "commits/*/step1-*.json", "releases/*"
-DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+Damages = dict[str, tuple[str, Callable[[Path], object], str]]
+EXTRACTIONS: Damages = {
     "a commit's files are gone": ("raw/*/step1-*/*", shutil.rmtree, "step1"),
     "one of them is gone": ("raw/*/step1-*/*/prompts.parquet", os.remove, "prompts.parquet"),
     "a torn parquet file": ("raw/*/step1-*/*/attributions.parquet", tear, "attributions.parquet"),
@@ -105,6 +106,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a bit of a count": (STEP1, lambda file: flip_in(file, b'"rows": '), "step1"),
     "a bit of its syntax": (STEP1, lambda file: flip(file, 0), "step1"),
     "a series file is torn": ("series/*.json", tear, "series/"),
+}
+"""What happens to a lake in which everything is done: where, what, and what the line must name."""
+
+RELEASES: Damages = {
     "the release is deleted": (RELEASE, shutil.rmtree, "releases/"),
     "release.json is gone": (f"{RELEASE}/release.json", os.remove, "releases/"),
     "release.json is torn": (f"{RELEASE}/release.json", tear, "releases/"),
@@ -112,7 +117,6 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a bit of a mart": (f"{RELEASE}/marts/dim_checkpoints.parquet", flip, "dim_checkpoints.parquet"),
     "a page is gone": (f"{RELEASE}/site/index.html", os.remove, "index.html"),
 }
-"""What happens to a lake in which everything is done: where, what, and what the line must name."""
 
 
 def is_told(done: Finished, named: str) -> bool:
@@ -129,7 +133,7 @@ def test_damages_are_named_and_made_anew(lakes, first, refresh):
         "step2": "a bit of a hash",
     }
     for checkpoint, what in damages.items():
-        where, damage, _ = DAMAGES[what]
+        where, damage, _ = EXTRACTIONS[what]
         damage(only(first, where.replace("step1", checkpoint)))
     shutil.rmtree(only(first, RELEASE))
     done = refresh("first", first)
@@ -141,16 +145,29 @@ def test_damages_are_named_and_made_anew(lakes, first, refresh):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", DAMAGES)
-def test_what_is_damaged_is_named_and_made_anew(lakes, first, refresh, what):
-    where, damage, named = DAMAGES[what]
+@pytest.mark.parametrize("what", EXTRACTIONS)
+def test_what_is_damaged_of_an_extraction_is_extracted_anew(lakes, first, refresh, what):
+    where, damage, named = EXTRACTIONS[what]
+    damage(only(first, where))
+    done = refresh("first", first, command="extract")
+    assert is_told(done, named), done
+    healed = done if done.returncode == 0 else refresh("first", first, command="extract")
+    assert healed.returncode == 0, healed
+    assert other_commits(first, lakes.after("first")) == []
+    assert not [problem for problem in leftovers(first) if "not as committed" in problem]
+    assert refresh("first", first, command="extract").stdout.startswith("nothing to do")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", RELEASES)
+def test_what_is_damaged_of_the_release_is_published_anew(lakes, first, refresh, what):
+    where, damage, named = RELEASES[what]
     damage(only(first, where))
     done = refresh("first", first)
-    assert is_told(done, named), done
-    healed = done if done.returncode == 0 else refresh("first", first)
-    assert healed.returncode == 0, healed
+    assert done.returncode == 0, done
     assert differences(first, lakes.after("first")) == []
     assert refresh("first", first).stdout.startswith("nothing to do")
+    assert is_told(done, named), done
 
 
 def test_files_that_no_commit_names_are_removed(lakes, first, refresh):
