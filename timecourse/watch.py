@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 from rich.console import Console
 from watchfiles import watch as watch_files
@@ -38,17 +38,21 @@ def watch(settings: Settings, every: timedelta, console: Console) -> None:
     """
     directories = [Path(where) for _, where in settings.phases if not where.startswith(HUB)]
     command = [sys.executable, "-m", "timecourse.cli", "refresh", *_flags()]
-    stop = Event()
+    stop, wake = Event(), Event()
     running: list[subprocess.Popen[bytes]] = []
 
     def end(number: int, frame: object) -> None:
         stop.set()
+        wake.set()
         for process in running:
             process.terminate()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        # From before the first refresh on, so that nothing that arrives during one is missed.
+        Thread(target=_look, args=[directories, wake, stop], daemon=True).start()
         while not stop.is_set():
+            wake.clear()
             process = subprocess.Popen(command)
             running.append(process)
             if stop.is_set():  # between the last look and the start
@@ -60,26 +64,21 @@ def watch(settings: Settings, every: timedelta, console: Console) -> None:
             if code == LockedError.exit_code:
                 console.print("another run is at work; looking again later")
             console.print(f"watching; the next refresh is in {every} at the latest", soft_wrap=True)
-            _wait(directories, every, stop)
+            wake.wait(every.total_seconds())
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     console.print("stopped")
 
 
-def _wait(directories: Sequence[Path], every: timedelta, stop: Event) -> None:
-    """Until something changes in a directory and then nothing more does, the time is over, or `stop` is set."""
+def _look(directories: Sequence[Path], wake: Event, stop: Event) -> None:
+    """Set `wake` whenever something changed in one of the directories and then nothing more did; until `stop`."""
     existing = [directory for directory in directories if directory.is_dir()]
-    if not existing:
-        stop.wait(every.total_seconds())
-        return
-    timeout = max(1, round(every.total_seconds() * 1000))
-    for changes in watch_files(
-        *existing, debounce=SETTLED_MS, step=SETTLING_MS, stop_event=stop, rust_timeout=timeout,
-        yield_on_timeout=True, raise_interrupt=False,
-    ):  # fmt: skip
-        del changes  # whatever it was: the plan looks at the hashes
-        return
+    if existing:
+        for _ in watch_files(
+            *existing, debounce=SETTLED_MS, step=SETTLING_MS, stop_event=stop, raise_interrupt=False
+        ):  # fmt: skip
+            wake.set()
 
 
 def _flags() -> list[str]:

@@ -103,7 +103,8 @@ EXTRACTIONS: Damages = {
     "a bit of its extraction": (STEP1, lambda file: flip_in(file, b'"extraction_id": "'), "step1"),
     "a bit of its directory": (STEP1, lambda file: flip_in(file, b'"directory": "'), "step1"),
     "a bit of a hash": (STEP1, lambda file: flip_in(file, b'"sha256": "'), "step1"),
-    "a bit of a count": (STEP1, lambda file: flip_in(file, b'"rows": '), "step1"),
+    "a bit of a count": (STEP1, lambda file: flip_in(file, b'checkpoint.parquet",\n   "rows": '), "step1"),
+    "a bit of a verdict": (STEP1, lambda file: flip_in(file, b'"result": "'), "step1"),
     "a bit of its syntax": (STEP1, lambda file: flip(file, 0), "step1"),
     "a series file is torn": ("series/*.json", tear, "series/"),
 }
