@@ -165,6 +165,11 @@ def _release(
             "refresh its series to extract it anew, or withdraw its checkpoint"
         )
     now = current(lake)
+    link = lake.root / "current"
+    if now is not None:
+        outcome.damaged += now.damages()
+    elif link.is_symlink():
+        outcome.damaged.append(f"{link.readlink()}, the current release, is missing or torn")
     made = None if is_full else made_before(lake, contents, derivation)
     if made is not None:
         if now is None or (now.path != made.path and now.damages()):
