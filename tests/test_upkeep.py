@@ -160,16 +160,18 @@ def test_old_releases_go_and_the_current_one_stays(lake):
     assert [release.path.name for release in list_releases(Lake(lake))] == ["copy3", "copy2", "copy0"]
 
 
-def test_a_checkpoint_that_another_process_is_on_is_left_to_it(run, lake, flags, series_directory, tmp_path):
+def test_a_checkpoint_that_another_process_is_on_is_left_to_it(
+    run, lake, flags, series_directory, tmp_path, monkeypatch
+):
     series = shutil.copytree(series_directory, tmp_path / "series")
     for number, name in enumerate(("step200", "step300")):
         save_checkpoint(series / name, seed=20 + number)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/timecourse", "refresh", "--lake", str(lake)])
     claim = Lake(lake).claim("tiny", "step200")
     assert claim is not None
     done = run("extract", *flags, "--checkpoints", series)
     assert done.returncode == 0 and "extracted 1 of 4" in done.stdout
-    assert f"tiny/step200 is left to `timecourse {sys.argv[1:2][0] if sys.argv[1:] else ''}" in done.stdout
-    assert f"process {os.getpid()} on " in done.stdout
+    assert f"tiny/step200 is left to `timecourse refresh`, process {os.getpid()} on " in done.stdout
     claim.release()
     assert "extracted 1 of 5" in run("extract", *flags, "--checkpoints", series).stdout
 
