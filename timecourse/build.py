@@ -470,13 +470,22 @@ def _rule(node: Any) -> str:
     metadata = getattr(node, "test_metadata", None)
     if metadata is None:
         return str(node.description).strip()
-    arguments = [_argument(value) for name, value in metadata.kwargs.items() if name != "model"]
+    plain = ("columns", "references", "one_of")
+    arguments = [
+        f"{'' if name in plain else f'{name} '}{_argument(value)}"
+        for name, value in metadata.kwargs.items()
+        if name != "model"
+    ]
     return f"{metadata.name}({', '.join(arguments)})"
 
 
 def _argument(value: Any) -> str:
     if isinstance(value, list):
-        return "[" + ", ".join(map(str, value)) + "]"
+        return "[" + ", ".join(map(_argument, value)) + "]"
+    if isinstance(value, dict) and "to" in value:
+        return f"({', '.join(value['columns'])}) in {_argument(value['to'])}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} in {_argument(one)}" for name, one in value.items())
     return re.sub(r"^ref\('(.+)'\)$", r"\1", str(value))
 
 

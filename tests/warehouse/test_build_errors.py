@@ -75,6 +75,25 @@ def test_broken_data_is_a_result_with_its_rows(tmp_path: Path, capfd: pytest.Cap
     assert capfd.readouterr() == ("", ""), "dbt speaks"
 
 
+def test_broken_references_and_values_are_results_with_their_rows(tmp_path: Path) -> None:
+    tables = {
+        "prompts": PROMPTS,
+        "prompt_tokens": [TOKENS[0], {**TOKENS[1], "span_role": "prefix"}],
+        "attributions": ATTRIBUTIONS,
+        "predictions": [*PREDICTIONS, {**PREDICTIONS[0], "extraction_id": "elsewhere"}],
+    }
+    commit(tmp_path, "s", "main", tables)
+    result = build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    failed = {check.table_name: check for check in result.checks if check.result == "fail"}
+    assert set(failed) == {"stg_raw__prompt_tokens", "stg_raw__predictions"}
+    values, references = failed["stg_raw__prompt_tokens"], failed["stg_raw__predictions"]
+    assert values.rule == "column_values(span_role in [special, template, subject, answer])"
+    assert [row["span_role"] for row in json.loads(values.failing_rows)] == ["prefix"]
+    assert references.rule == "foreign_keys([(extraction_id) in stg_raw__checkpoints])"
+    (row,) = json.loads(references.failing_rows)
+    assert row == {"broken_reference": "extraction_id in stg_raw__checkpoints", "extraction_id": "elsewhere"}
+
+
 def test_broken_data_of_any_batch_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "_BATCH_SHARE", 1e-12)
     for name, attributions in (("step1", ATTRIBUTIONS * 2), ("step2", ATTRIBUTIONS)):
