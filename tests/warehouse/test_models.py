@@ -62,7 +62,7 @@ def test_model_is_described(path: Path) -> None:
     (model,) = content["models"]
     assert model["name"] == path.stem
     assert model["description"].startswith("One row per ")
-    keys = [test["unique_key"]["arguments"]["columns"] for test in model["data_tests"] if "unique_key" in test]
+    keys = [test["rows"]["arguments"]["key"] for test in model["data_tests"]]
     names = [column["name"] for column in model["columns"]]
     assert keys and set(keys[0]) <= set(names)
     assert all(column["description"].strip() and column["data_type"] for column in model["columns"])
