@@ -31,12 +31,10 @@ from timecourse.checks import CheckResult
 from timecourse.errors import UsageError, UserError
 from timecourse.lake import Commit, Contents, Lake
 from timecourse.resampling import write_draws
+from timecourse.warehouse_checks import check_results
 
 PACKAGE = Path(timecourse.__file__).parent
 """Where `dbt_project/` and `models/` are found, side by side."""
-
-SAMPLE_ROWS = 20
-"""How many failing rows of a test are kept."""
 
 _READ_ONCE = {
     "attributions": ("int_component_activities", "int_component_peaks"),
@@ -156,7 +154,7 @@ def build_warehouse(
         is_last = batch is last
         _write_inputs(database, batch, ablations if is_last else (), read, contents.declarations)
         results = _run_dbt(build, database, () if is_last else _BY_EXTRACTION, variables, memory_gb)
-        for check in _check_results(results, database):
+        for check in check_results(results, database):
             checks[check.check_id] = max(check, checks.get(check.check_id, check), key=_badness)
         if any(check.result == "fail" for check in checks.values()):
             break
@@ -436,51 +434,3 @@ def environment(**values: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _check_results(results: Sequence[Any], database: Path) -> Iterator[CheckResult]:
-    for result in results:
-        if result.node.resource_type != "test" or str(result.status) == "skipped":
-            continue
-        count = int(result.failures or 0)
-        yield CheckResult(
-            check_id=result.node.name,
-            home="dbt",
-            stage="warehouse",
-            table_name=_table_name(result.node),
-            rule=_rule(result.node),
-            severity="warn" if result.node.config.severity.lower() == "warn" else "fail",
-            result=str(result.status),  # type: ignore[arg-type]  # dbt's words are ours: pass, warn, fail
-            observed=f"{count} failing row{'' if count == 1 else 's'}",
-            failing_row_count=count,
-            failing_rows=_failing_rows(database, result.node.compiled_code) if count else "[]",
-        )
-
-
-def _table_name(node: Any) -> str:
-    """The model that a generic test stands beside; the last fact table, else model, that a singular test reads."""
-    if attached := getattr(node, "attached_node", None):
-        return str(attached).split(".")[-1]
-    names = [str(model).split(".")[-1] for model in node.depends_on.nodes]
-    return [*names, *(name for name in names if name.startswith("fct_"))][-1]
-
-
-def _rule(node: Any) -> str:
-    """A generic test as `name(arguments)`, a singular test as its description."""
-    metadata = getattr(node, "test_metadata", None)
-    if metadata is None:
-        return str(node.description).strip()
-    arguments = [_argument(value) for name, value in metadata.kwargs.items() if name != "model"]
-    return f"{metadata.name}({', '.join(arguments)})"
-
-
-def _argument(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(map(str, value)) + "]"
-    return re.sub(r"^ref\('(.+)'\)$", r"\1", str(value))
-
-
-def _failing_rows(database: Path, sql: str) -> str:
-    with duckdb.connect(str(database), read_only=True) as connection:
-        rows = connection.sql(sql).limit(SAMPLE_ROWS)
-        return json.dumps([dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()], default=str)

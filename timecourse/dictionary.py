@@ -77,7 +77,7 @@ def write_dictionary(file: Path) -> None:
 
 def _entry(table: Mapping[str, Any]) -> dict[str, Any]:
     meta = table.get("config", {}).get("meta", {})
-    keys = [test["unique_key"]["arguments"]["columns"] for test in table.get("data_tests", []) if "unique_key" in test]
+    keys = [test["rows"]["arguments"]["key"] for test in table.get("data_tests", [])]
     return {
         "name": table["name"],
         "description": _one_line(table["description"]),

@@ -68,11 +68,31 @@ def test_broken_data_is_a_result_with_its_rows(tmp_path: Path, capfd: pytest.Cap
     result = build_warehouse(tmp_path, theta="0.1", complete_series=[])
     (failed,) = (check for check in result.checks if check.result == "fail")
     assert (failed.table_name, failed.severity) == ("stg_raw__prompts", "fail")
-    assert failed.rule == "unique_key([extraction_id, prompt_id])"
+    assert failed.check_id == "warehouse.stg_raw__prompts.key"
+    assert failed.rule == "extraction_id, prompt_id identify a row"
     assert (failed.failing_row_count, failed.observed) == (1, "1 failing row")
     (row,) = json.loads(failed.failing_rows)
     assert (row["prompt_id"], row["row_count"]) == (0, 2)
     assert capfd.readouterr() == ("", ""), "dbt speaks"
+
+
+def test_broken_references_and_values_are_results_with_their_rows(tmp_path: Path) -> None:
+    tables = {
+        "prompts": PROMPTS,
+        "prompt_tokens": [TOKENS[0], {**TOKENS[1], "span_role": "prefix"}],
+        "attributions": ATTRIBUTIONS,
+        "predictions": [*PREDICTIONS, {**PREDICTIONS[0], "extraction_id": "elsewhere"}],
+    }
+    commit(tmp_path, "s", "main", tables)
+    result = build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    failed = {check.table_name: check for check in result.checks if check.result == "fail"}
+    assert set(failed) == {"stg_raw__prompt_tokens", "stg_raw__predictions"}
+    values, references = failed["stg_raw__prompt_tokens"], failed["stg_raw__predictions"]
+    assert values.rule == "span_role is one of special, template, subject, answer"
+    assert [row["span_role"] for row in json.loads(values.failing_rows)] == ["prefix"]
+    assert references.rule == "extraction_id names a row of stg_raw__checkpoints"
+    (row,) = json.loads(references.failing_rows)
+    assert row == {"extraction_id": "elsewhere"}
 
 
 def test_broken_data_of_any_batch_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
