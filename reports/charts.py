@@ -330,7 +330,7 @@ def specification(
     chart: alt.Chart | alt.LayerChart | alt.FacetChart, description: str, parameters: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
     """The Vega-Lite specification of a chart, with the project's look, its text description and bound parameters."""
-    result: dict[str, Any] = chart.to_dict()
+    result: dict[str, Any] = chart.to_dict(validate=False)  # for the reason that site.py gives
     del result["$schema"]  # the page needs no remote name: it says itself that this is Vega-Lite
     result["config"] = _CONFIG
     result["description"] = description

@@ -28,7 +28,7 @@ def read_dictionary() -> list[dict[str, Any]]:
     """
     tables = []
     for file in sorted(_MARTS.glob("*.yml")):
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
         tables += [_entry(model) for model in content.get("models", [])]
         tables += [_entry(table) for source in content.get("sources", []) for table in source["tables"]]
     return sorted(tables, key=lambda table: str(table["name"]))
