@@ -52,13 +52,13 @@ def snapshot(database: Path) -> Snapshot:
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
     lake = tmp_path_factory.mktemp("it's a [golden] lake*")
     directories = commit_golden(lake, ["step0-tokens0B", "step60-tokens1B", "step200-tokens2B"])
-    first = build_warehouse(lake, theta="0.1", complete_series=[])
+    first = build_warehouse(lake, theta="0.1", complete_series=[], replicates=50)
     # What was built is not read again: its files may as well be garbage.
     for directory in directories.values():
         (directory / "attributions.parquet").rename(directory / "kept")
         (directory / "attributions.parquet").write_bytes(b"garbage")
     directories |= commit_golden(lake, ["main"])
-    second = build_warehouse(lake, theta="0.1", complete_series=["golden"])
+    second = build_warehouse(lake, theta="0.1", complete_series=["golden"], replicates=50)
     (compiled,) = lake.glob("build/dbt/compiled/**/stg_raw__attributions.sql")
     for directory in directories.values():
         if (directory / "kept").exists():

@@ -24,14 +24,14 @@ PREDICTIONS = [{"prompt_id": 0, "readout": 4, "rank": 0}]
 
 def test_nothing_committed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint is committed"):
-        build_warehouse(tmp_path, theta="0.1", complete_series=[])
+        build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)
 
 
 @pytest.mark.parametrize("theta", ["0", "1", "-0.1", "nan", "0.1; drop table x", "ten percent"])
 def test_theta_is_a_decimal_between_0_and_1(tmp_path: Path, theta: str) -> None:
     commit(tmp_path, "s", "main", {"prompts": PROMPTS})
     with pytest.raises(UsageError, match="theta"):
-        build_warehouse(tmp_path, theta=theta, complete_series=[])
+        build_warehouse(tmp_path, theta=theta, complete_series=[], replicates=50)
 
 
 def test_an_unreadable_commit_is_named(tmp_path: Path) -> None:
@@ -40,17 +40,17 @@ def test_an_unreadable_commit_is_named(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "schema_version": 99}))
     with pytest.raises(UserError, match="schema version 99"):
-        build_warehouse(tmp_path, theta="0.1", complete_series=[])
+        build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)
     path.write_text(path.read_text()[:40])
     with pytest.raises(UserError, match=path.name):
-        build_warehouse(tmp_path, theta="0.1", complete_series=[])
+        build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)
 
 
 def test_a_missing_raw_file_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     directory = commit(tmp_path, "s", "main", {"prompts": PROMPTS, "prompt_tokens": TOKENS})
     (directory / "prompt_tokens.parquet").unlink()
     with pytest.raises(UserError) as caught:
-        build_warehouse(tmp_path, theta="0.1", complete_series=[])
+        build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)
     assert "stg_raw__prompt_tokens failed" in str(caught.value)
     assert "prompt_tokens.parquet" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -65,7 +65,7 @@ def test_broken_data_is_a_result_with_its_rows(tmp_path: Path, capfd: pytest.Cap
         "predictions": PREDICTIONS,
     }
     commit(tmp_path, "s", "main", tables)
-    result = build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    result = build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)
     (failed,) = (check for check in result.checks if check.result == "fail")
     assert (failed.table_name, failed.severity) == ("stg_raw__prompts", "fail")
     assert failed.check_id == "warehouse.stg_raw__prompts.key"
@@ -84,7 +84,7 @@ def test_broken_references_and_values_are_results_with_their_rows(tmp_path: Path
         "predictions": [*PREDICTIONS, {**PREDICTIONS[0], "extraction_id": "elsewhere"}],
     }
     commit(tmp_path, "s", "main", tables)
-    result = build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    result = build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)
     failed = {check.table_name: check for check in result.checks if check.result == "fail"}
     assert set(failed) == {"stg_raw__prompt_tokens", "stg_raw__predictions"}
     values, references = failed["stg_raw__prompt_tokens"], failed["stg_raw__predictions"]
@@ -100,7 +100,7 @@ def test_broken_data_of_any_batch_is_a_result(tmp_path: Path, monkeypatch: pytes
     for name, attributions in (("step1", ATTRIBUTIONS * 2), ("step2", ATTRIBUTIONS)):
         tables = {"prompts": PROMPTS, "prompt_tokens": TOKENS, "attributions": attributions, "predictions": PREDICTIONS}
         commit(tmp_path, "s", name, tables)
-    result = build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    result = build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)
     (failed,) = (check for check in result.checks if check.result == "fail")
     assert failed.table_name == "stg_raw__attributions"
 
@@ -114,7 +114,7 @@ def test_a_database_in_use_is_said_so(tmp_path: Path) -> None:
         assert process.stdout is not None and process.stdin is not None
         process.stdout.readline()
         with pytest.raises(UserError, match="another process"):
-            build_warehouse(tmp_path, theta="0.1", complete_series=[])
+            build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)
         process.stdin.close()
 
 
@@ -134,7 +134,7 @@ def test_two_architectures_in_one_series_do_not_pass_the_gate(tmp_path: Path) ->
     for column, value in changes.items():
         commit(tmp_path, column, "step1", tables, step=1)
         commit(tmp_path, column, "step2", tables, step=2, **{column: value})
-    built = build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    built = build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)
     assert {check.result for check in built.checks} == {"pass"}
     rule = "release.dim_checkpoints.series_is_one_architecture"
     (result,) = (check for check in gate_release(built.database, None) if check.check_id == rule)

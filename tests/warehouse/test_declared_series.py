@@ -39,7 +39,7 @@ def query(database: Path, sql: str) -> list[tuple[Any, ...]]:
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Staged:
     lake = tmp_path_factory.mktemp("staged")
     commit_staged(lake)
-    return Staged(lake, build_warehouse(lake, theta="0.3", complete_series=[SERIES, *SEEDS]))
+    return Staged(lake, build_warehouse(lake, theta="0.3", complete_series=[SERIES, *SEEDS], replicates=50))
 
 
 def test_order_neighbours_and_counts_from_the_beginning(staged: Staged) -> None:
@@ -164,7 +164,7 @@ def test_another_declaration_moves_checkpoints_without_an_extraction(staged: Sta
     changed.sort(key=lambda one: (one["phase_index"], one["position"]))
     changed = [{**one, "position": position} for position, one in enumerate(changed)]
     Lake(lake).declare_series(SERIES, complete=True, checkpoints=changed)
-    result = build_warehouse(lake, theta="0.3", complete_series=[SERIES, *SEEDS])
+    result = build_warehouse(lake, theta="0.3", complete_series=[SERIES, *SEEDS], replicates=50)
     assert not result.is_full_refresh and not result.added_extractions and not result.removed_extractions
     found = query(
         result.database,
@@ -280,4 +280,4 @@ def test_a_value_of_another_type_is_the_users_error(tmp_path: Path) -> None:
     commit(tmp_path, "s", "main", {})
     Lake(tmp_path).declare_series("s", complete=True, checkpoints=[entry(0, "main", step="many")])
     with pytest.raises(UserError, match="step Input should be a valid integer"):
-        build_warehouse(tmp_path, theta="0.1", complete_series=[])
+        build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)

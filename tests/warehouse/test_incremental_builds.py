@@ -40,7 +40,7 @@ def test_a_damaged_database_is_built_again(golden: Golden, tmp_path: Path, monke
     with database.open("r+b") as file:
         file.seek(3 * 4096 + block * 256 * 1024)  # after the three headers, blocks of 256 KiB
         file.write(b"damage")
-    result = build_warehouse(lake, theta="0.1", complete_series=["golden"])
+    result = build_warehouse(lake, theta="0.1", complete_series=["golden"], replicates=50)
     assert result.is_full_refresh
     assert len(result.added_extractions) == 4
     assert [bool(selection) for selection in passes] == [True, False]
@@ -63,7 +63,7 @@ def test_withdrawn_and_replaced_checkpoints(golden: Golden, tmp_path: Path, monk
         (path,) = lake.glob(f"raw/*/*/{extraction_id}/attributions.parquet")
         path.rename(path.with_suffix(".kept"))
 
-    result = build_warehouse(lake, theta="0.1", complete_series=["golden"])
+    result = build_warehouse(lake, theta="0.1", complete_series=["golden"], replicates=50)
     assert not result.is_full_refresh
     assert result.added_extractions == (new,)
     assert result.removed_extractions == tuple(sorted(gone.values()))
@@ -84,7 +84,7 @@ def test_withdrawn_and_replaced_checkpoints(golden: Golden, tmp_path: Path, monk
     model.write_text(model.read_text() + "-- edited\n")
     monkeypatch.setattr(build, "PACKAGE", tmp_path / "package")
     files = sorted((tmp_path / "package").rglob("*"))
-    result = build_warehouse(lake, theta="0.1", complete_series=["golden"])
+    result = build_warehouse(lake, theta="0.1", complete_series=["golden"], replicates=50)
     assert result.is_full_refresh
     assert snapshot(result.database) == after
     assert sorted((tmp_path / "package").rglob("*")) == files, "a build writes into its own project"
@@ -111,7 +111,7 @@ def test_what_an_interrupted_build_left_out_is_made_up_for(golden: Golden, tmp_p
                     f"delete from {model} where extraction_id = ?", [golden.directories[name].name]
                 ).fetchall()[0]
                 assert count > 0
-    result = build_warehouse(lake, theta="0.1", complete_series=["golden"])
+    result = build_warehouse(lake, theta="0.1", complete_series=["golden"], replicates=50)
     assert not result.is_full_refresh
     assert snapshot(result.database) == golden.snapshot
 
@@ -128,7 +128,7 @@ def test_without_dbt(golden: Golden) -> None:
 def test_nothing_new(golden: Golden, tmp_path: Path) -> None:
     """Only what was asked otherwise differs: here that the series is not complete."""
     lake = shutil.copytree(golden.lake, tmp_path / "lake")
-    result = build_warehouse(lake, theta="0.10", complete_series=[])
+    result = build_warehouse(lake, theta="0.10", complete_series=[], replicates=50)
     assert not result.is_full_refresh and not result.added_extractions and not result.removed_extractions
     again = snapshot(result.database)
     assert {name for name in again if again[name] != golden.snapshot[name]} == {"dim_checkpoints"}

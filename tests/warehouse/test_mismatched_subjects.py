@@ -104,7 +104,7 @@ def test_gains_are_those_of_the_tokens_and_unknown_in_an_older_lake(tmp_path: Pa
     """First every file is of schema version 1; then a checkpoint of the second joins them."""
     old, new = predictions("step0"), predictions("step1")
     forget_mismatched(tmp_path, "step0", commit(tmp_path, SERIES, "step0", old, step=0, layer_count=LAYERS))
-    built = build_warehouse(tmp_path, theta="0.1", complete_series=[])
+    built = build_warehouse(tmp_path, theta="0.1", complete_series=[], replicates=50)
     assert {check.result for check in built.checks} == {"pass"}
     before = {name: rows(built.database, f"{query} order by all") for name, query in (("f", FACTS), ("s", SCOPES))}
     assert len(before["f"]) == 7 and len(before["s"]) == 3
@@ -113,7 +113,7 @@ def test_gains_are_those_of_the_tokens_and_unknown_in_an_older_lake(tmp_path: Pa
     assert all(row[3] == 0 and {*row[4:]} == {None} for row in before["s"])
 
     commit(tmp_path, SERIES, "step1", new, step=1, layer_count=LAYERS)
-    built = build_warehouse(tmp_path, theta="0.1", complete_series=[SERIES])
+    built = build_warehouse(tmp_path, theta="0.1", complete_series=[SERIES], replicates=50)
     assert {check.result for check in built.checks} == {"pass"}
     assert rows(built.database, f"{FACTS} where checkpoint_name = 'step0' order by all") == before["f"]
     gains = expected(new)

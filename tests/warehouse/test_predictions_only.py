@@ -37,7 +37,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for readout in range(-1, 3)
             ]
         commit(lake.root, "told", f"step{step}", tables, step=step, layer_count=2)
-    built = build_warehouse(lake.root, theta="0.1", complete_series=["told"])
+    built = build_warehouse(lake.root, theta="0.1", complete_series=["told"], replicates=50)
     return publish(lake, lake.contents(), {"theta": "0.1"}, built.checks).path
 
 
