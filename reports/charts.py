@@ -437,10 +437,11 @@ def _domain(low: float, high: float) -> list[float]:
 
 
 def _linear_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two steps or token counts, which are whole."""
     if high == low:
         return [low]
     power = 10 ** floor(log10((high - low) / 5))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * 6 >= high - low)
+    step = max(1, next(factor * power for factor in (1, 2, 5, 10) if factor * power * 6 >= high - low))
     return [tick for k in range(12) if low <= (tick := (floor(low / step) + k) * step) <= high]
 
 

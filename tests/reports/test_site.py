@@ -534,6 +534,13 @@ def test_axis_is_logarithmic_where_steps_are_uneven() -> None:
     assert training_axis(checkpoints([0, 1000, 2000, 3000])).default == "step"
 
 
+def test_ticks_are_whole_steps() -> None:
+    for steps in ([0, 1, 2], [0, 3], [0, 1, 2, 4, 8, 512], [0, 1000, 2000, 3000]):
+        for mode in ("step", "step_log"):
+            ticks = training_axis(checkpoints(steps)).modes[mode]["encoding"]["axis"]["values"]
+            assert ticks and all(tick == int(tick) for tick in ticks), (steps, mode, ticks)
+
+
 def test_checkpoints_without_a_step_follow_under_their_name() -> None:
     axis = training_axis(checkpoints([0, 100, 200, None, None]))
     assert [row["x_step"] for row in axis.rows] == [0, 100, 200, 300, 400]
