@@ -270,7 +270,8 @@ def line_chart(
         "series:N", scale=alt.Scale(domain=present, range=[colours[key] for key in present]), legend=None
     )
     scale = alt.Scale(domain=list(domain)) if domain else alt.Scale(zero=True)
-    value = alt.Y("value:Q", title=value_title, scale=scale, axis=alt.Axis(format=value_format, tickCount=5))
+    value_axis = count_axis(5) if value_format == "d" else alt.Axis(format=value_format, tickCount=5)
+    value = alt.Y("value:Q", title=value_title, scale=scale, axis=value_axis)
     tooltip = [
         alt.Tooltip("checkpoint:N"),
         alt.Tooltip("series:N", title=series_title),
@@ -313,6 +314,13 @@ def dashed_line(value: alt.Y) -> alt.Chart:
     """A layer: a thin dashed line across a panel at the height `value`, which chance or no difference has."""
     line: alt.Chart = alt.Chart().mark_rule(strokeDash=[4, 3], strokeWidth=1, color="#8a8f94").encode(y=value)
     return line
+
+
+def count_axis(tick_count: int, *, grid: bool = True) -> alt.Axis:
+    """An axis of counts: only whole numbers are written at its ticks."""
+    return alt.Axis(
+        tickCount=tick_count, tickMinStep=1, labelExpr="datum.value % 1 ? '' : format(datum.value, 'd')", grid=grid
+    )
 
 
 def zero_axis() -> alt.Axis:

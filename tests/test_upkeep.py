@@ -205,12 +205,20 @@ def test_only_and_dry_run(run, lake, flags, series_directory, tmp_path):
     assert "extracted 1 of 3" in done.stdout
 
 
-def test_a_lake_of_a_newer_version_is_refused(run, lake, flags):
-    commit = next((lake / "commits").glob("*/*.json"))
-    commit.write_text(json.dumps(json.loads(commit.read_text()) | {"schema_version": 99}))
-    for command in (["build", "--lake", lake], ["status", "--lake", lake]):
+@pytest.mark.parametrize("kind", ["commits/*/*.json", "series/*.json"])
+def test_a_lake_of_a_newer_version_is_refused_and_left_as_it_is(run, lake, flags, series_directory, kind):
+    file = next(lake.glob(kind))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 99}))
+    before = file.read_text()
+    for command in (
+        ["build", "--lake", lake],
+        ["refresh", *flags, "--checkpoints", series_directory],
+        ["extract", *flags, "--checkpoints", series_directory],
+        *([["status", "--lake", lake]] if kind.startswith("commits") else []),
+    ):
         done = run(*command)
-        assert done.returncode == 1 and "schema version 99" in done.stderr
+        assert done.returncode == 1 and "schema version 99" in done.stderr, command
+        assert done.stderr.count("\n") == 1 and file.read_text() == before
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("6h", 21600), ("1d", 86400)])

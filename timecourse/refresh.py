@@ -94,6 +94,8 @@ def refresh(
         lake.create()
         if do_extract:
             outcome.damaged = [line for lines in damaged.values() for line in lines]
+            if declaration := lake.damaged_declaration(settings.series_id):
+                outcome.damaged.append(declaration)
             for line in outcome.damaged:
                 log("found damaged", file=line)
             _extract(lake, settings, plan, tasks, console, outcome)

@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 
 from .browser import CHROMIUM, FLAGS
 
-SIZE = {"width": 1100, "height": 760}
+SIZE = {"width": 1100, "height": 1040}
 """Pixels of a picture."""
 
 

@@ -7,7 +7,7 @@ made under the lock of their checkpoint; everything else but a series' declarati
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -25,10 +25,11 @@ from timecourse.lake.commits import (
     SERIES_VERSION,
     Commit,
     Contents,
+    NewerVersionError,
     Quarantined,
     read_content,
 )
-from timecourse.lake.files import damage, make_folder, remove, sha256_of, slug, sync, sync_tree
+from timecourse.lake.files import damage, make_folder, remove, row_count, sha256_of, slug, sync, sync_tree
 from timecourse.lake.locks import WRITER, LockedError, Locks
 
 __all__ = ["Commit", "Contents", "Lake", "LockedError", "Quarantined"]
@@ -111,11 +112,16 @@ class Lake:
         return [Commit(path, read_content(self.root, path, "commit")) for path in self._paths("commits")]
 
     def readable_commits(self) -> tuple[list[Commit], dict[Path, str]]:
-        """The extractions whose commit file can be read, and why the others cannot."""
+        """The extractions whose commit file can be read, and why the others cannot.
+
+        Raises NewerVersionError for one of a newer version, which nothing may take the place of.
+        """
         found, damaged = [], {}
         for path in self._paths("commits"):
             try:
                 found.append(Commit(path, read_content(self.root, path, "commit")))
+            except NewerVersionError:
+                raise
             except UserError as error:
                 damaged[path] = str(error)
         return found, damaged
@@ -135,11 +141,16 @@ class Lake:
     def damages(self, commit: Commit) -> list[str]:
         """The files of a commit that are missing, torn or altered, a line each: every file is read."""
         place = Path(commit.content["directory"])
-        found = {
-            place / file["path"]: damage(self.root / place / file["path"], file["bytes"], file["sha256"])
-            for file in commit.content["files"].values()
-        }
-        return [f"{path} is {what}" for path, what in found.items() if what is not None]
+        if not place.name.startswith(commit.extraction_id):  # a folder is named after what it holds, see _keep
+            return [f"{commit.path.relative_to(self.root)} is altered: its extraction is not that of its folder"]
+        lines = []
+        for file in commit.content["files"].values():
+            path = place / file["path"]
+            if what := damage(self.root / path, file["bytes"], file["sha256"]):
+                lines.append(f"{path} is {what}")
+            elif row_count(self.root / path) != file["rows"]:
+                lines.append(f"{commit.path.relative_to(self.root)} is altered: it counts other rows than {path} has")
+        return lines
 
     def commit(
         self,
@@ -272,12 +283,19 @@ class Lake:
         self._replace(path, content, _claim(series_id, checkpoint_name))
 
     def quarantined(self) -> list[Quarantined]:
-        """The checkpoints that are set aside, by file. What cannot be read sets nothing aside."""
+        """The checkpoints that are set aside, by file. What is damaged sets nothing aside.
+
+        Raises NewerVersionError for a file of a newer version.
+        """
         found = []
         for path in self._paths("quarantine"):
-            with suppress(UserError):
+            try:
                 content = read_content(self.root, path, "quarantine")
-                found.append(Quarantined(**{field.name: content[field.name] for field in fields(Quarantined)}))
+            except NewerVersionError:
+                raise
+            except UserError:
+                continue
+            found.append(Quarantined(**{field.name: content[field.name] for field in fields(Quarantined)}))
         return found
 
     def declare_series(
@@ -312,8 +330,21 @@ class Lake:
         return self._folders["series"] / f"{slug(series_id)}.json"
 
     def _declaration(self, path: Path) -> dict[str, Any] | None:
-        with suppress(UserError, FileNotFoundError):
+        try:
             return read_content(self.root, path, "series")
+        except NewerVersionError:
+            raise
+        except (UserError, FileNotFoundError):
+            return None
+
+    def damaged_declaration(self, series_id: str) -> str | None:
+        """What is wrong with the file that says what a series' sources offered; None where it is whole or not there."""
+        path = self._series_path(series_id)
+        try:
+            if path.is_file():
+                read_content(self.root, path, "series")
+        except UserError as error:
+            return str(error)
         return None
 
     def declared_checkpoints(self, series_id: str) -> list[dict[str, Any]]:

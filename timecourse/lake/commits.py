@@ -45,6 +45,10 @@ _Path = Annotated[str, AfterValidator(_inside)]
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+class NewerVersionError(UserError):
+    """A file was written by a newer version of timecourse: it is neither read nor replaced."""
+
+
 class _Content(BaseModel):
     model_config = ConfigDict(strict=True)
     schema_version: int = 1
@@ -178,7 +182,7 @@ def read_content(root: Path, path: Path, kind: Literal["commit", "series", "quar
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{what} is damaged; {_MENDING[kind]}") from error
     if isinstance(version, int) and not isinstance(version, bool) and version > _VERSIONS[kind]:
-        raise UserError(
+        raise NewerVersionError(
             f"{what} has schema version {version}; this version of timecourse reads up to {_VERSIONS[kind]}"
         )
     try:

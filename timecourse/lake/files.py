@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from slugify import slugify
 
 
@@ -30,6 +32,14 @@ def damage(file: Path, size: int, sha256: str) -> str | None:
     if (found := file.stat().st_size) != size:
         return "torn" if found < size else "altered"
     return None if sha256_of(file) == sha256 else "altered"
+
+
+def row_count(file: Path) -> int | None:
+    """How many rows a parquet file has; None for a file of another format."""
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except pa.ArrowInvalid:
+        return None
 
 
 def sync(path: Path) -> None:

@@ -35,7 +35,7 @@ def counts(partition: Partition, axis: charts.TrainingAxis, kind: str) -> Figure
     base = axis.base(points).encode(x=axis.x(), color=charts.role_colour("series"))
     # Stated, because the band may be without rows.
     scale = alt.Scale(domain=[0, max([1, *(point["high"] or point["value"] for point in points)])], nice=True)
-    value = alt.Y("value:Q", title=noun, scale=scale, axis=alt.Axis(format="d", tickCount=5, tickMinStep=1))
+    value = alt.Y("value:Q", title=noun, scale=scale, axis=charts.count_axis(5))
     name = charts.role_name_expression("datum.series")
     band = base.transform_filter("isValid(datum.low)")
     layers = [

@@ -243,7 +243,7 @@ def _specification(
     scale = alt.Scale(domain=[0, alt.ExprRef(f"{_LIMITS}[{kind.control_id}]")], nice=True)
 
     def y(field: str) -> alt.Y:
-        return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=3, tickMinStep=1, format="d"))
+        return alt.Y(f"{field}:Q", title=title, scale=scale, axis=charts.count_axis(3))
 
     def has(field: str) -> bool:
         return any(point[field] is not None for point in points)

@@ -45,7 +45,7 @@ def thetas(partition: Partition, axis: charts.TrainingAxis, kind: Control) -> Fi
     panel = alt.Chart().encode(
         x=axis.x(),
         color=charts.role_colour("series"),
-        y=alt.Y("value:Q", title="components", axis=alt.Axis(tickCount=4, tickMinStep=1, format="d")),
+        y=alt.Y("value:Q", title="components", axis=charts.count_axis(4)),
     )
     layers = [
         panel.mark_line(strokeWidth=2).encode(detail="line:N"),
@@ -125,7 +125,7 @@ def robustness(partition: Partition, kind: Control) -> Figure:
         .mark_bar()
         .encode(
             x=charts.checkpoint_columns(partition.checkpoints, title="checkpoint", label_count=7),
-            y=alt.Y("value:Q", title="components", stack="zero", axis=alt.Axis(tickCount=4, tickMinStep=1, format="d")),
+            y=alt.Y("value:Q", title="components", stack="zero", axis=charts.count_axis(4)),
             color=alt.Color(
                 "robustness:N",
                 legend=None,

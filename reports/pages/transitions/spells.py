@@ -82,7 +82,7 @@ def _duration_chart(rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
     scale = alt.Scale(domain=[0, 1])
     share = alt.Y("share:Q", title="share that lasts longer", scale=scale, axis=alt.Axis(format=".0%", tickCount=5))
     base = charts.chart_of(points).encode(
-        x=alt.X("duration:Q", title="checkpoints", axis=alt.Axis(grid=False, tickMinStep=1, format="d")),
+        x=alt.X("duration:Q", title="checkpoints", axis=charts.count_axis(10, grid=False)),
         color=charts.role_colour("role"),
     )
     dash = alt.StrokeDash("role:N", legend=None, scale=alt.Scale(domain=list(charts.PRIMARY_ROLES), range=dashes))
@@ -191,7 +191,7 @@ def _change_chart(rows: list[Row], kind: str) -> alt.LayerChart | alt.FacetChart
     if kind == "ffn":  # one for each layer: a bar says more than a shade
         bars = base.encode(
             x=alt.X("changes:Q", title="changes", scale=alt.Scale(domain=[0, most]),
-                    axis=alt.Axis(tickMinStep=1, format="d", tickCount=6)),
+                    axis=charts.count_axis(6)),
         )  # fmt: skip
         bar = bars.mark_bar(color=charts.KIND_COLOURS["ffn"], height=alt.RelativeBandSize(0.7))
         number = bars.mark_text(align="left", dx=4, fontSize=10, color="#24292e").encode(text="changes:Q")
@@ -299,7 +299,7 @@ def _repurposing_chart(rows: list[Row]) -> alt.LayerChart | alt.FacetChart:
             ],
         )
     )  # fmt: skip
-    x = alt.X("start:Q", title="components that answered", axis=alt.Axis(tickMinStep=1, format="d", tickCount=6))
+    x = alt.X("start:Q", title="components that answered", axis=charts.count_axis(6))
     middle = x.copy()
     middle.shorthand = "middle:Q"
     bars = base.mark_bar(stroke="#ffffff", strokeWidth=1).encode(
