@@ -104,9 +104,9 @@ def refresh(
         if not contents.commits and outcome.unusable:
             raise UserError(outcome.unusable_in_words(outcome.unusable))
         if do_release:
-            _release(lake, settings, contents, console, outcome, is_full=is_full)
+            damaged_releases = _release(lake, settings, contents, console, outcome, is_full=is_full)
             lake.prune()
-            outcome.removed_releases = prune_releases(lake, settings.lake.keep_releases)
+            outcome.removed_releases = prune_releases(lake, settings.lake.keep_releases, damaged_releases)
     log("finished", seconds=outcome.seconds, published=outcome.published, committed=outcome.committed)
     return outcome
 
@@ -158,23 +158,27 @@ def _extract(
 
 def _release(
     lake: Lake, settings: Settings, contents: Contents, console: Console, outcome: Outcome, *, is_full: bool
-) -> None:
-    """Build and publish, where the newest release was not made from the same; `current` names a whole one then."""
+) -> list[Path]:
+    """Build and publish, where the newest release was not made from the same; `current` names a whole one then.
+
+    Returns the damaged release whose place another took.
+    """
     derivation = settings.derivation
-    if damages := [line for commit in contents.commits for line in lake.damages(commit)]:
+    if lost := [line for commit in contents.commits for line in lake.damages(commit)]:
         raise UserError(
-            f"the lake is damaged: {damages[0]}{f' and {len(damages) - 1} files more' if len(damages) > 1 else ''}; "
+            f"the lake is damaged: {lost[0]}{f' and {len(lost) - 1} files more' if len(lost) > 1 else ''}; "
             "refresh its series to extract it anew, or withdraw its checkpoint"
         )
     now = current(lake)
     link = lake.root / "current"
+    damages = [] if now is None else now.damages()
     if now is not None:
-        outcome.damaged += now.damages()
+        outcome.damaged += damages
     elif link.is_symlink():
         outcome.damaged.append(f"{link.readlink()}, the current release, is missing or torn")
     made = None if is_full else made_before(lake, contents, derivation)
     if made is not None:
-        if now is None or (now.path != made.path and now.damages()):
+        if now is None or (now.path != made.path and damages):
             point_current_at(lake, made.path)
     else:
         if is_full:
@@ -192,8 +196,9 @@ def _release(
             release = publish(lake, contents, derivation, built.checks)
         log("released", release=release.path.name)
         outcome.published = True
-        outcome.previous = None if now is None else now.path
+        outcome.previous = None if now is None or damages else now.path
     outcome.release = lake.current_release()
+    return [now.path] if now is not None and damages else []
 
 
 def _declare(lake: Lake, settings: Settings, plan: Plan, failed: Mapping[str, str]) -> None:

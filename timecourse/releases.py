@@ -1,7 +1,7 @@
 """The releases of a lake: which there are, which one is current, and how many are kept."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,19 +47,25 @@ class Release:
 
 def list_releases(lake: Lake) -> list[Release]:
     """Every release whose manifest can be read, the newest first."""
-    found = []
-    for path in lake.releases.glob("[!.]*"):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            release = Release(path)
-            _ = release.order, release.bytes, release.manifest["input_sha256"], release.manifest["extractions"]
-            found.append(release)
+    found = [release for path in lake.releases.glob("[!.]*") if (release := _readable(path)) is not None]
     return sorted(found, key=lambda release: release.order, reverse=True)
 
 
 def current(lake: Lake) -> Release | None:
-    """The release that `current` names; None where there is none, or it is gone."""
+    """The release that `current` names; None where there is none, it is gone, or its manifest cannot be read."""
     with suppress(UserError):
-        return Release(lake.current_release())
+        return _readable(lake.current_release())
+    return None
+
+
+def _readable(path: Path) -> Release | None:
+    """The release in a folder; None where its manifest is missing, torn or says too little."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        release = Release(path)
+        manifest = release.manifest
+        _ = release.order, release.bytes, manifest["input_sha256"], dict(manifest["extractions"])
+        _ = [Path(name, str(file["sha256"])) for name, file in manifest["files"].items()]
+        return release
     return None
 
 
@@ -105,12 +111,13 @@ def roll_back(lake: Lake, name: str) -> Release:
     return release
 
 
-def prune_releases(lake: Lake, keep: int) -> list[str]:
-    """Remove all but the newest `keep` releases, the current one and what is no release; returns the names removed.
+def prune_releases(lake: Lake, keep: int, damaged: Collection[Path] = ()) -> list[str]:
+    """Remove all but the newest `keep` releases and the current one; returns the names removed.
 
-    A release leaves its place at once and whole; whoever has a file of it open keeps that file.
+    What is no release goes too, and what is `damaged` unless it is the current one. A release leaves its place at once
+    and whole; whoever has a file of it open keeps that file.
     """
-    releases = list_releases(lake)
+    releases = [release for release in list_releases(lake) if release.path not in damaged]
     kept = {release.path.name for release in releases[:keep]}
     if (now := current(lake)) is not None:
         kept.add(now.path.name)
