@@ -7,7 +7,6 @@ tables.
 """
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -93,7 +92,7 @@ def _parameter_count(model: LoadedModel) -> int:
 
 
 def _threads_for(model: LoadedModel) -> int:
-    return 1 if _parameter_count(model) < SMALL_MODEL_PARAMETERS else os.cpu_count() or 1
+    return 1 if _parameter_count(model) < SMALL_MODEL_PARAMETERS else torch.get_num_threads()
 
 
 def _checkpoint_row(
