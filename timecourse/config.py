@@ -143,6 +143,7 @@ class ExecutorSettings(_Section):
     name: Literal["local", "slurm", "ray"] = "local"
     workers: Annotated[int, Field(ge=1, le=10_000)] | None = None
     gpus_per_task: Annotated[float, Field(ge=0, le=1024)] | None = None
+    prompts_per_task: Annotated[int, Field(ge=1)] | None = None
     address: Text = "auto"
     slurm: dict[Text, Any] = {}
 

@@ -15,6 +15,7 @@ from timecourse.config import Settings
 from timecourse.errors import ChangedError, FetchError, MachineError, SourceError, UsageError, UserError
 from timecourse.extract.checkpoints.checkpoint import Source
 from timecourse.extract.identity import ExtractionRequest
+from timecourse.extract.parts import WHOLE, Part
 from timecourse.lake import Lake
 from timecourse.plan import Opening, fetch
 from timecourse.run_log import log, run_log
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class Extracted:
     """What became of a checkpoint: it is committed, or `reason` says why not, or `holder` which process is on it.
 
-    None of these where nothing was left to do: another process had committed it meanwhile.
+    None of these where nothing was left to do: another process had committed it meanwhile, or will with its last part.
     """
 
     is_committed: bool = False
@@ -37,10 +38,11 @@ class Extracted:
 
 @dataclass(frozen=True)
 class ExtractionTask:
-    """A checkpoint that is to be extracted. before: its commit file when that was planned."""
+    """A checkpoint, or a part of its prompts, that is to be extracted. before: its commit file when it was planned."""
 
     opening: Opening
     before: bytes | None
+    part: Part = WHOLE
 
     @property
     def label(self) -> str:
@@ -58,25 +60,74 @@ def machine_of(settings: Settings) -> "Machine":
 def run_task(task: ExtractionTask) -> Extracted:
     """Claim, fetch, extract, gate and commit a checkpoint, or set it aside; where it is not done already.
 
-    Raises SourceError, MachineError and UsageError: they say nothing about the checkpoint.
+    Of a checkpoint in parts: extract the part, and commit the checkpoint if it was the last one. Raises SourceError,
+    MachineError and UsageError: they say nothing about the checkpoint.
     """
-    settings, names = task.opening.settings, (task.opening.settings.series_id, task.opening.name)
+    settings, name = task.opening.settings, task.opening.name
+    names = (settings.series_id, name, "" if task.part == WHOLE else str(task.part))
     lake = Lake(settings.lake.directory)
     with run_log(lake, f"extract {task.label}"):
         claim = lake.claim(*names)
         if claim is None:
             return Extracted(holder=lake.claimed_by(*names))
-        with claim:
-            try:
-                source, request = task.opening.open()
-            except (ChangedError, FetchError) as passing:
-                return Extracted(reason=str(passing))
+        try:
+            source, request = task.opening.open()
             if is_done(lake, request, task.before):
                 return Extracted()
+            if task.part != WHOLE:
+                return _extract_part(lake, source, request, task)
             error = fetch(source, request.checkpoint)
             extracted = extract_claimed(lake, source, request, error, machine_of(settings))
             source.evict(request.checkpoint)
             return extracted
+        except (ChangedError, FetchError) as passing:
+            return Extracted(reason=str(passing))
+        finally:
+            claim.release()
+
+
+def _extract_part(lake: Lake, source: Source, request: ExtractionRequest, task: ExtractionTask) -> Extracted:
+    """Extract a part whose claim this process holds, if that was not done before, and finish the checkpoint with it.
+
+    Raises ChangedError and FetchError where the part cannot be made this time.
+    """
+    names, part = (request.series_id, request.checkpoint.name), task.part
+    places = [lake.parts(*names, request.extraction_id) / str(Part(index, part.count)) for index in range(part.count)]
+    refused: UserError | None = None
+    if not places[part.index].is_dir():
+        error = fetch(source, request.checkpoint)
+        with lake.incoming_extraction(*names, str(part)) as folder:
+            try:
+                _measured(source, request, error, folder, machine_of(task.opening.settings), part=part)
+                lake.keep_part(folder, places[part.index])
+            except (SourceError, MachineError, UsageError, ChangedError, FetchError):
+                raise
+            except UserError as of_checkpoint:
+                refused = of_checkpoint
+    if is_done(lake, request, task.before):  # by a process that had measured this part as well
+        lake.remove_parts(*names)
+        return Extracted()
+    if refused is None and not all(place.is_dir() for place in places):
+        return Extracted()
+    claim = lake.claim(*names)
+    if claim is None:
+        return Extracted(holder=lake.claimed_by(*names))
+    try:
+        if is_done(lake, request, task.before):
+            return Extracted()
+        extracted = _commit(lake, request, lambda folder: _merged(places, folder, refused))
+        source.evict(request.checkpoint)
+        return extracted
+    finally:
+        claim.release()
+
+
+def _merged(places: Sequence[Path], folder: Path, refused: UserError | None) -> dict[str, int]:
+    from timecourse.extract.parts import merge
+
+    if refused is not None:
+        raise refused
+    return merge(places, folder)
 
 
 def extract_claimed(
@@ -89,8 +140,13 @@ def extract_claimed(
 ) -> Extracted:
     """Extract, gate and commit a checkpoint whose claim this process holds, or set it aside.
 
-    `error`: why its weights cannot be used, if they cannot. Raises as `run_task` does.
+    `error`: why its weights cannot be used, if they cannot. Raises SourceError, MachineError and UsageError.
     """
+    return _commit(lake, request, lambda folder: _measured(source, request, error, folder, machine, advance))
+
+
+def _commit(lake: Lake, request: ExtractionRequest, write: Callable[[Path], dict[str, int]]) -> Extracted:
+    """Have the tables written into a new folder, gate and commit them; or set the checkpoint aside."""
     from timecourse.expectations.gate import gate_extraction
 
     names = (request.series_id, request.checkpoint.name)
@@ -98,7 +154,7 @@ def extract_claimed(
     start = time.perf_counter()
     with lake.incoming_extraction(*names) as folder:
         try:
-            rows = _measured(source, request, error, folder, machine, advance)
+            rows = write(folder)
         except (SourceError, MachineError, UsageError):
             raise
         except (ChangedError, FetchError) as passing:  # the next run tries again
@@ -132,7 +188,8 @@ def _measured(
     error: UserError | None,
     folder: Path,
     machine: "Machine",
-    advance: Callable[[int], None],
+    advance: Callable[[int], None] = lambda _: None,
+    part: Part = WHOLE,
 ) -> dict[str, int]:
     """Extract a checkpoint into a folder; rows by table. Raises ChangedError before any other error of it."""
     from timecourse.extract.job import extract
@@ -140,7 +197,7 @@ def _measured(
     try:
         if error is not None:
             raise error
-        rows = extract(request, folder, machine, advance)
+        rows = extract(request, folder, machine, advance, part)
     except UserError:
         source.check_unchanged(request.checkpoint)
         raise

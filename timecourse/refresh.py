@@ -6,6 +6,7 @@ it aside; 3. build the warehouse from what is committed; 4. gate and publish a r
 It may be killed at any moment: what is committed stays, and the next run goes on from there.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,7 @@ from timecourse.errors import UserError
 from timecourse.executors import Executor, Lost, answered, executor_of, refuse_missing
 from timecourse.extract.checkpoints.series import declarations
 from timecourse.extract.identity import ExtractionRequest
+from timecourse.extract.parts import Part
 from timecourse.extraction import Extracted, ExtractionTask, extract_claimed, is_done, machine_of, run_task
 from timecourse.lake import Commit, Contents, Lake
 from timecourse.plan import Plan, Task, make_plan, refuse_early, stream
@@ -222,7 +224,8 @@ def _extract_all(
 
     Returns why each that could not be measured was not.
     """
-    executor = executor_of(settings, lake, len(requests))
+    tasks = _tasks(lake, settings, plan, requests)
+    executor = executor_of(settings, lake, len(tasks))
     failed: dict[str, str] = {}
     with progress_bar(console, "prompts") as show:
         total, done = sum(request.prompt_count for request in requests), 0
@@ -235,7 +238,7 @@ def _extract_all(
         if executor is None:
             made = _here(lake, settings, plan, requests, advance)
         else:
-            made = _elsewhere(executor, lake, settings, plan, requests, advance)
+            made = _elsewhere(executor, tasks, plan, advance)
         for request, extracted in made:
             if extracted.is_committed:
                 outcome.extracted.append(request.checkpoint_id)
@@ -243,6 +246,8 @@ def _extract_all(
                 failed[request.checkpoint.name] = extracted.reason
             if extracted.holder is not None:
                 outcome.elsewhere[request.checkpoint_id] = extracted.holder
+    for checkpoint_id in outcome.extracted:  # its last part went to another task than an earlier one
+        outcome.elsewhere.pop(checkpoint_id, None)
     return failed
 
 
@@ -283,22 +288,27 @@ def _here(
     yield from left
 
 
+def _tasks(lake: Lake, settings: Settings, plan: Plan, requests: Sequence[ExtractionRequest]) -> list[ExtractionTask]:
+    """The requests as an executor is given them: one task each, or one for so many prompts where that is set."""
+    before, tasks = _commit_files(lake), []
+    for request in requests:
+        prompts, at_once = request.prompt_count, settings.executor.prompts_per_task
+        count = 1 if at_once is None else math.ceil(prompts / max(at_once, settings.machine.batch_size))
+        opening = plan.opening(request, settings)
+        tasks += [
+            ExtractionTask(opening, before.get(request.checkpoint_id), Part(index, count)) for index in range(count)
+        ]
+    return tasks
+
+
 def _elsewhere(
-    executor: Executor,
-    lake: Lake,
-    settings: Settings,
-    plan: Plan,
-    requests: Sequence[ExtractionRequest],
-    advance: Callable[[int], None],
+    executor: Executor, tasks: Sequence[ExtractionTask], plan: Plan, advance: Callable[[int], None]
 ) -> Iterator[tuple[ExtractionRequest, Extracted]]:
-    """Each request with what became of it, as an executor's tasks end."""
-    before = _commit_files(lake)
-    request_of = {request.checkpoint_id: request for request in requests}
-    tasks = [ExtractionTask(plan.opening(one, settings), before.get(one.checkpoint_id)) for one in requests]
+    """The request of each task with what became of it, as an executor's tasks end."""
     for task, answer in answered(executor, run_task, tasks):
-        request = request_of[task.label]
+        request = plan.requests[task.opening.name]
         yield request, Extracted(reason=answer.reason) if isinstance(answer, Lost) else answer
-        advance(request.prompt_count)
+        advance(request.prompt_count // task.part.count)
 
 
 def _commit_files(lake: Lake) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ Queues, retries and the placing of tasks are the executor's own.
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -76,7 +77,7 @@ def answered(
 ) -> Iterator[tuple[TaskT, T | Lost]]:
     """Every task with its answer. Raises the first UserError or OSError that a task met: it then says nothing about a
     checkpoint, and would be met by the other tasks as well."""
-    for task, answer in executor.run(_Caught(function), tasks):
+    for task, answer in executor.run(_Caught(function, sys.argv[1:2]), tasks):
         if isinstance(answer, UserError | OSError):
             raise answer
         yield task, answer
@@ -84,11 +85,16 @@ def answered(
 
 @dataclass(frozen=True)
 class _Caught:
-    """A function that returns the errors which a user can mend: every executor passes on values, few pass on errors."""
+    """A function that returns the errors which a user can mend: every executor passes on values, few pass on errors.
+
+    command: of timecourse, as claims then say of who holds them.
+    """
 
     function: Callable[[Any], Any]
+    command: list[str]
 
     def __call__(self, task: Any) -> Any:
+        sys.argv[1:] = self.command
         try:
             return self.function(task)
         except (UserError, OSError) as error:

@@ -56,11 +56,13 @@ class LocalExecutor:
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
+                for worker in workers:
+                    worker.close(wait=True)
             finally:
                 for future in futures:
                     future.cancel()
                 for worker in workers:
-                    worker.close()
+                    worker.close(wait=False)
 
 
 class _Worker:
@@ -85,23 +87,25 @@ class _Worker:
                 future = self._process.submit(function, task)
             return future.result()
         except BrokenProcessPool:
-            self._end()
+            self._end(wait=False)
             return Lost(
                 f"{task.label}: the process that was at work on it died, perhaps for want of memory; "
                 "the next run tries again"
             )
 
-    def close(self) -> None:
-        """End the process now, whatever it is doing; it lets go of its claims."""
+    def close(self, *, wait: bool) -> None:
+        """End the process: once it has done what it is doing, or now, letting go of its claims."""
         self._is_closed = True
-        self._end()
+        self._end(wait)
 
-    def _end(self) -> None:
+    def _end(self, wait: bool) -> None:
         with self._lock:
-            if self._lifeline is not None:
+            if self._lifeline is not None and not wait:
                 self._lifeline.close()
             if self._process is not None:
-                self._process.shutdown(wait=False, cancel_futures=True)
+                self._process.shutdown(wait=wait, cancel_futures=True)
+            if self._lifeline is not None:
+                self._lifeline.close()
             self._process = self._lifeline = None
 
 

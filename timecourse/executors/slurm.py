@@ -6,6 +6,7 @@ Jobs outlive the process that submitted them. Their logs, and what submitit carr
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,9 @@ from timecourse.config import ExecutorSettings
 from timecourse.errors import MachineError, UsageError
 from timecourse.executors import Lost, T, Task, TaskT
 from timecourse.lake import Lake
+
+TIMEOUT_MINUTES = 240
+"""What a job asks for where [executor.slurm] says no timeout_min; submitit's own five are little for a checkpoint."""
 
 
 class SlurmExecutor:
@@ -36,22 +40,21 @@ class SlurmExecutor:
         _remember(self.lake, jobs, tasks)
         task_of = dict(zip((job.job_id for job in jobs), tasks, strict=True))
         for job in as_completed(jobs, poll_frequency=2):
-            task = task_of[job.job_id]
+            task, log = task_of[job.job_id], job.paths.stdout
             try:
                 yield task, job.result()
-            except FailedJobError:  # an error that is no user's, or running out of time for the last time
-                yield task, Lost(f"{task.label}: its Slurm job {job.job_id} failed; its log: {job.paths.stdout}")
+            except FailedJobError:  # a mistake of ours, or out of time for the last time
+                yield task, Lost(f"{task.label}: its Slurm job {job.job_id} failed; its log: {log}")
             except UncompletedJobError:
-                yield (
-                    task,
-                    Lost(f"{task.label}: its Slurm job {job.job_id} ended ({job.state}); its log: {job.paths.stdout}"),
-                )
+                yield task, Lost(f"{task.label}: its Slurm job {job.job_id} ended ({job.state}); its log: {log}")
+            for carried in (job.paths.submitted_pickle, job.paths.result_pickle):
+                carried.unlink(missing_ok=True)
 
     def _executor(self, folder: str) -> Any:
         import submitit
 
         parameters = dict(self.settings.slurm)
-        shared: dict[str, Any] = {"name": "timecourse", "stderr_to_stdout": True}
+        shared: dict[str, Any] = {"name": "timecourse", "stderr_to_stdout": True, "timeout_min": TIMEOUT_MINUTES}
         if self.settings.gpus_per_task is not None:
             shared["gpus_per_node"] = int(self.settings.gpus_per_task)
         if self.settings.workers is not None:
@@ -94,6 +97,24 @@ def _remember(lake: Lake, jobs: Sequence[Any], tasks: Sequence[Task]) -> None:
     }
     path = lake.logs / "slurm" / f"{jobs[0].job_id.split('_')[0]}.json"
     path.write_text(json.dumps(submitted, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def last_submission(lake: Lake) -> list[str]:
+    """The jobs that were submitted last, a line each: on what, whether that was committed since, the log."""
+    folder = lake.logs / "slurm"
+    committed = {commit.checkpoint_id: commit.content["committed_at"] for commit in lake.readable_commits()[0]}
+    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        return []
+    with suppress(OSError, ValueError, KeyError, TypeError):  # only words
+        submitted = json.loads(files[-1].read_text(encoding="utf-8"))
+        at = submitted["submitted_at"]
+        return [f"submitted to Slurm at {at}, logs in {folder}:"] + [
+            f"  job {job['job']}  {job['label']}  "
+            f"{'committed' if committed.get(job['label'], '') >= at else 'not committed'}  {job['log']}"
+            for job in submitted["jobs"]
+        ]
+    return []
 
 
 def _last_line(error: BaseException) -> str:
