@@ -147,9 +147,9 @@ def test_a_real_slurm(flags, run, undisturbed, tmp_path, cluster):
     assert "NaN or infinite" in said and "Traceback" not in said, said
     wait_for(lambda: not said_by("squeue", "--noheader").strip())  # the first array ends as well
     assert other_commits(lake, undisturbed) == [], said
-    assert log.read_text().count("Starting with JobEnvironment") == 2
+    assert log.read_text().count("Starting with JobEnvironment") >= 2
     first = (lake / "logs" / "slurm" / "1_0_0_log.out").read_text()
-    assert first.count("Starting with JobEnvironment") == 2
+    assert first.count("Starting with JobEnvironment") >= 2
     with Lake(lake).locked():
         pass
     assert leftovers(lake) == []
