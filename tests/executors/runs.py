@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 240
+SECONDS = 600
 """How long is waited for anything, on a machine that has other things to do."""
 
 

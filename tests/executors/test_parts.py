@@ -117,3 +117,34 @@ def test_a_machine_that_lacks_what_was_asked_for_stops_the_run(tasks, tmp_path):
     with pytest.raises(MachineError, match="cuda:99"):
         run_task(replace(whole, opening=opening))
     assert not Lake(tmp_path / "lake").quarantined() and not list((tmp_path / "lake" / ".incoming").iterdir())
+
+
+def test_a_model_split_over_memory_and_disk_gives_the_same(tasks, tmp_path, monkeypatch):
+    """accelerate's own device map, as transformers loads by it, with the first layer and the output layer on disk."""
+    from timecourse.extract import loading
+
+    own = loading.AutoModelForCausalLM.from_pretrained
+    maps = []
+
+    def on_two_devices(folder, **options):
+        assert options["device_map"] == "auto"
+        parts = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "disk"}
+        parts |= {"model.layers.0": "disk", "model.layers.1": "cpu"}
+        loaded = own(folder, **options | {"device_map": parts, "offload_folder": str(tmp_path / "aside")})
+        maps.append(loaded[0].hf_device_map)
+        return loaded
+
+    (whole,) = tasks("step0", per_task=None, lake=tmp_path / "whole")
+    assert run_task(whole).is_committed
+    (split,) = tasks("step0", per_task=None)
+    settings = split.opening.settings
+    machine = settings.machine.model_copy(update={"device": "split"})
+    opening = replace(split.opening, settings=settings.model_copy(update={"machine": machine}))
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", on_two_devices)
+    assert run_task(replace(split, opening=opening)).is_committed
+    assert set(maps[0].values()) == {"cpu", "disk"}
+    one, other = tables(tmp_path / "whole"), tables(tmp_path / "lake")
+    assert other["checkpoint"]["device"].to_list() == ["split"]
+    assert one["checkpoint"]["parameter_count"].equals(other["checkpoint"]["parameter_count"])
+    for name in ("prompts", "prompt_tokens", "attributions", "contributions", "predictions"):
+        assert_frame_equal(one[name], other[name], abs_tol=1e-6)

@@ -127,6 +127,11 @@ def said_by(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
+def array_index(process: int) -> str:
+    variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    return next(one for one in variables if one.startswith(b"SLURM_ARRAY_TASK_ID=")).decode().partition("=")[2]
+
+
 @pytest.mark.slow
 def test_a_real_slurm(flags, run, undisturbed, tmp_path, cluster):
     """An array of four jobs; one is queued again by its owner, one by submitit on the signal; then the driver dies and
@@ -134,22 +139,21 @@ def test_a_real_slurm(flags, run, undisturbed, tmp_path, cluster):
     lake = tmp_path / "lake"
     series = flags(lake)
     driver = start("extract", *series, "--executor", "slurm", "--workers", 2, said=tmp_path / "said")
-    wait_for(lambda: len(at_work(lake)) == 2)
-    subprocess.run(["scontrol", "requeue", "1_0"], check=True)
-    subprocess.run(["scancel", "--signal=USR2", "1_1"], check=True)
+    one, other = wait_for(lambda: list(at_work(lake).values()) if len(at_work(lake)) == 2 else None)
     driver.kill()
     driver.wait()
-    log = lake / "logs" / "slurm" / "1_1_0_log.out"
-    wait_for(lambda: "Requeued job 1_1" in log.read_text())
+    indices = [array_index(one), array_index(other)]
+    logs = [lake / "logs" / "slurm" / f"1_{index}_0_log.out" for index in indices]
+    subprocess.run(["scontrol", "requeue", f"1_{indices[0]}"], check=True)
+    os.kill(other, signal.SIGUSR2)
+    for log in logs:
+        wait_for(lambda log=log: log.read_text().count("Starting with JobEnvironment") >= 2)
     again = start("extract", *series, "--executor", "slurm", said=tmp_path / "again")
     assert again.wait() == 1
     said = (tmp_path / "again").read_text()
     assert "NaN or infinite" in said and "Traceback" not in said, said
     wait_for(lambda: not said_by("squeue", "--noheader").strip())  # the first array ends as well
     assert other_commits(lake, undisturbed) == [], said
-    assert log.read_text().count("Starting with JobEnvironment") >= 2
-    first = (lake / "logs" / "slurm" / "1_0_0_log.out").read_text()
-    assert first.count("Starting with JobEnvironment") >= 2
     with Lake(lake).locked():
         pass
     assert leftovers(lake) == []

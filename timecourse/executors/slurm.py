@@ -5,7 +5,9 @@ Jobs outlive the process that submitted them. Their logs, and what submitit carr
 """
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,13 +44,15 @@ class SlurmExecutor:
         for job in as_completed(jobs, poll_frequency=2):
             task, log = task_of[job.job_id], job.paths.stdout
             try:
-                yield task, job.result()
-            except FailedJobError:  # a mistake of ours, or out of time for the last time
+                answer = job.result()
+            except FailedJobError:  # an error that is no user's; out of time for the last time
                 yield task, Lost(f"{task.label}: its Slurm job {job.job_id} failed; its log: {log}")
             except UncompletedJobError:
                 yield task, Lost(f"{task.label}: its Slurm job {job.job_id} ended ({job.state}); its log: {log}")
-            for carried in (job.paths.submitted_pickle, job.paths.result_pickle):
-                carried.unlink(missing_ok=True)
+            else:
+                for carried in (job.paths.submitted_pickle, job.paths.result_pickle):
+                    carried.unlink(missing_ok=True)
+                yield task, answer
 
     def _executor(self, folder: str) -> Any:
         import submitit
@@ -77,7 +81,21 @@ class _Again:
     function: Callable[[Any], Any]
 
     def __call__(self, task: Any) -> Any:
-        return self.function(task)
+        """The function's answer, from a thread of its own.
+
+        On a signal submitit raises errors in the main thread, wherever that is: a library would take them for errors of
+        the file that it reads, and we for the checkpoint's. Here they end the process, and the thread with it.
+        """
+        answer: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(self.function(task))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        return answer.result()
 
     def checkpoint(self, task: Any) -> Any:
         """What submitit calls where Slurm preempts a job, or its time runs out."""

@@ -365,7 +365,11 @@ class Lake:
         return sorted(found, key=lambda series: str(series["series_id"]))
 
     def prune(self) -> None:
-        """Remove extractions and ablations that no commit names and no process is about to commit."""
+        """Remove extractions and ablations that no commit names and no process is about to commit, as the writer.
+
+        With what tasks were writing that died since the lake was locked.
+        """
+        self.locks.remove_leftovers()
         ablated = {self.root / ablation.content["directory"] for ablation in self.ablations()}
         committed = {self.root / commit.content["directory"] for commit in self.commits()}
         for folder in sorted(self._folders["raw"].glob("*/*")):
