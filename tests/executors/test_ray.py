@@ -69,7 +69,7 @@ def test_a_worker_is_killed_in_the_middle_of_a_checkpoint(on_ray, released, tmp_
     assert committed(lake) == ["s/step0", "s/step1", "s/step3"]
 
 
-def test_the_driver_is_killed_and_started_again(on_ray, released, tmp_path):
+def test_the_driver_is_killed_and_started_again(on_ray, undisturbed, tmp_path):
     lake = tmp_path / "lake"
     driver = start("extract", *on_ray(lake), said=tmp_path / "said")
     workers = wait_for(lambda: at_work(lake) if Lake(lake).commits() else None)
@@ -81,20 +81,20 @@ def test_the_driver_is_killed_and_started_again(on_ray, released, tmp_path):
     assert again.wait() == 1
     said = (tmp_path / "again").read_text()
     assert f"extracted {3 - before} of 3" in said and "NaN or infinite" in said, said
-    assert other_commits(lake, released) == []
+    assert other_commits(lake, undisturbed) == []
 
 
-def test_two_drivers_at_once(on_ray, released, tmp_path):
+def test_two_drivers_at_once(on_ray, undisturbed, tmp_path):
     lake = tmp_path / "lake"
     drivers = [start("extract", *on_ray(lake), said=tmp_path / f"said{number}") for number in range(2)]
     assert {driver.wait() for driver in drivers} <= {0, 1}
     said = [(tmp_path / f"said{number}").read_text() for number in range(2)]
     assert "Traceback" not in "".join(said)
     assert committed(lake) == ["s/step0", "s/step1", "s/step3"], "no checkpoint twice"
-    assert other_commits(lake, released) == [], said
+    assert other_commits(lake, undisturbed) == [], said
 
 
-def test_a_node_is_lost(cluster, on_ray, released, tmp_path):
+def test_a_node_is_lost(cluster, on_ray, undisturbed, tmp_path):
     lake = tmp_path / "lake"
     driver = start("extract", *on_ray(lake), said=tmp_path / "said")
     wait_for(lambda: at_work(lake))
@@ -102,7 +102,7 @@ def test_a_node_is_lost(cluster, on_ray, released, tmp_path):
     cluster.add_node(num_cpus=1, object_store_memory=80_000_000, include_dashboard=False)
     assert driver.wait() == 1
     assert "extracted 3 of 3" in (tmp_path / "said").read_text()
-    assert other_commits(lake, released) == []
+    assert other_commits(lake, undisturbed) == []
 
 
 def test_no_cluster_is_one_line(flags, run, tmp_path):

@@ -5,6 +5,7 @@ Jobs outlive the process that submitted them. Their logs, and what submitit carr
 """
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -34,6 +35,7 @@ class SlurmExecutor:
         from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
         from submitit.helpers import as_completed
 
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns whenever Slurm does not answer at once
         folder = self.lake.logs / "slurm"
         try:
             jobs = self._executor(str(folder.resolve())).map_array(_Again(function), tasks)
