@@ -111,10 +111,11 @@ class _Worker:
 
 def _gpus(workers: int) -> list[str | None]:
     """What each worker sees of the GPUs: one each, in turn; None where there are none."""
-    from timecourse.extract.loading import gpu_count
+    gpus = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    if not gpus:
+        from timecourse.extract.loading import gpu_count
 
-    named = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
-    gpus = named or [str(index) for index in range(gpu_count())]
+        gpus = [str(index) for index in range(gpu_count())]
     return [gpus[index % len(gpus)] if gpus else None for index in range(workers)]
 
 
