@@ -6,13 +6,15 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo findings test test-slow crash-test simulate screenshots lint bench bench-warehouse verify-families clean
+.PHONY: help install demo findings test test-slow crash-test ray-test slurm-test simulate screenshots lint bench bench-warehouse verify-families clean
 
 help:
 	@echo "make demo       pre-train a tiny OLMo and take it the whole way to a report (demo/)"
 	@echo "make test       lint, then every test"
 	@echo "make test-slow  the checks that take longer: a wheel in an empty environment, the full demo"
 	@echo "make crash-test  kill runs at every step and at 100 random moments, heal and compare; readers under load"
+	@echo "make ray-test   a Ray cluster of two workers on this machine; workers and drivers are killed"
+	@echo "make slurm-test  a Slurm of one node, with requeued jobs; needs root, and apt install slurmctld slurmd munge"
 	@echo "make simulate   how often intervals hold and verdicts are right, on data whose truth is known"
 	@echo "make findings   the demo at three seeds, and docs/findings.md from it"
 	@echo "make lint       ruff, mypy, sqlfluff"
@@ -44,6 +46,13 @@ test-slow: $(INSTALLED)
 crash-test: $(INSTALLED)
 	$(BIN)/python -m tests.crash --kills 100 --failpoints distinct
 	$(BIN)/python -m tests.crash.load --seconds 60 --readers 8
+
+ray-test: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,ray]"
+	$(BIN)/python -m pytest tests/executors/test_ray.py
+
+slurm-test: $(INSTALLED)
+	$(BIN)/python -m pytest tests/executors/test_slurm.py
 
 simulate: $(INSTALLED)
 	$(BIN)/python -m simulations

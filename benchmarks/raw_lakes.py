@@ -73,13 +73,22 @@ class Prompts:
         return prompt, position, position + 1 - self.answer_start[prompt]
 
 
-def write_lake(root: Path, checkpoint_count: int, seed: int = 0, processes: int = 2) -> None:
+def write_lake(
+    root: Path, checkpoint_count: int, seed: int = 0, processes: int = 2, facts_per_relation: int = FACTS_PER_RELATION
+) -> None:
     """Fill `root` with that many committed checkpoints, and one more that `commit_next` commits."""
     lake = Lake(root)
     lake.create()
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, initializer=_set_facts, initargs=(facts_per_relation,)) as pool:
         list(pool.map(_write_checkpoint, *zip(*[(root, k, seed) for k in range(checkpoint_count + 1)], strict=True)))
     lake.commit_path(SERIES, _name(checkpoint_count)).rename(root / NEXT)
+
+
+def _set_facts(per_relation: int) -> None:
+    """How many facts every relation has, in this process."""
+    global FACTS_PER_RELATION, FACTS, RELATION_OF_FACT
+    FACTS_PER_RELATION, FACTS = per_relation, len(RELATIONS) * per_relation
+    RELATION_OF_FACT = np.repeat(np.arange(len(RELATIONS)), per_relation)
 
 
 def commit_next(root: Path) -> None:

@@ -7,7 +7,6 @@ tables.
 """
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from timecourse.extract.facts import facts_sha256
 from timecourse.extract.identity import EXTRACTOR_VERSION, ExtractionRequest
 from timecourse.extract.loading import LoadedModel, available_device, load_model, load_tokenizer
 from timecourse.extract.measurement import Measurement
+from timecourse.extract.parts import WHOLE, Part, write_counts
 from timecourse.extract.prompts import Prompt, build_prompts
 from timecourse.extract.raw import SCHEMA_VERSION, write_table
 
@@ -47,9 +47,13 @@ def prompts_of(request: ExtractionRequest) -> list[Prompt]:
 
 
 def extract(
-    request: ExtractionRequest, directory: Path, machine: Machine, progress: Callable[[int], None] = lambda _: None
+    request: ExtractionRequest,
+    directory: Path,
+    machine: Machine,
+    progress: Callable[[int], None] = lambda _: None,
+    part: Part = WHOLE,
 ) -> dict[str, int]:
-    """Measure one checkpoint and write its raw tables into `directory`; returns rows by table.
+    """Measure one checkpoint, or a part of its prompts, and write its raw tables into `directory`; rows by table.
 
     `progress` is called with the number of prompts just finished. Raises UserError for what the user can mend: a prompt
     that does not fit, weights that do not fit their config, a checkpoint that misses the completeness bound.
@@ -65,7 +69,7 @@ def extract(
     with _timed(seconds, "measure"), _threads(machine.threads or _threads_for(model)), torch.inference_mode():
         measured = Measurement(request, model, prompts)
         by_length = sorted(prompts, key=lambda prompt: len(prompt.token_ids))
-        for start in range(0, len(by_length), machine.batch_size):
+        for start in range(0, len(by_length), machine.batch_size)[part.index :: part.count]:
             batch = by_length[start : start + machine.batch_size]
             measured.add(batch)
             progress(len(batch))
@@ -74,6 +78,8 @@ def extract(
     rows["checkpoint"] = write_table(
         directory, "checkpoint", _checkpoint_row(request, model, measured, device, seconds)
     )
+    if part != WHOLE:
+        write_counts(directory, measured.degenerate_sums, measured.sums)
     return rows
 
 
@@ -93,7 +99,7 @@ def _parameter_count(model: LoadedModel) -> int:
 
 
 def _threads_for(model: LoadedModel) -> int:
-    return 1 if _parameter_count(model) < SMALL_MODEL_PARAMETERS else os.cpu_count() or 1
+    return 1 if _parameter_count(model) < SMALL_MODEL_PARAMETERS else torch.get_num_threads()
 
 
 def _checkpoint_row(

@@ -49,6 +49,11 @@ class LoadedModel:
         return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
 
+def gpu_count() -> int:
+    """How many CUDA devices this process sees."""
+    return torch.cuda.device_count()
+
+
 def available_device(wanted: str) -> str:
     """The device's name as torch writes it; `auto` is CUDA where there is one. Raises UserError for one not here."""
     if wanted == SPLIT:

@@ -197,3 +197,33 @@ def test_a_changed_extraction_loses_its_ablation(ablated, tmp_path):
     commit = lake.commits()[0]
     commit.path.write_text(json.dumps({**commit.content, "extraction_id": "0" * 32}))
     assert len(lake.ablations()) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_ablate_the_same(released, ablated, tmp_path):
+    from rich.console import Console
+
+    from timecourse.ablate import ablate
+    from timecourse.config import load_settings
+
+    lake = shutil.copytree(released[0], tmp_path / "lake", symlinks=True)
+    named = dict(zip(*[iter(released[1])] * 2, strict=True))
+    flags = {
+        ("series", "checkpoints"): str(named["--from"]),
+        ("series", "name"): named["--series"],
+        ("facts", "directory"): named["--facts"],
+        ("measurement", "tau"): named["--tau"],
+        ("roles", "theta"): named["--theta"],
+        ("lake", "directory"): lake,
+        ("executor", "workers"): 2,
+    }
+    assert ablate(load_settings(None, flags), Console(quiet=True)) == ["step0", "step1", "step2"]
+    one, other = ({a.checkpoint_id: a.content for a in Lake(where).ablations()} for where in (lake, ablated[0]))
+    assert one.keys() == other.keys() and len(one) == 3
+    for checkpoint, content in one.items():
+        assert content["ablation_id"] == other[checkpoint]["ablation_id"]
+        hashes = [
+            {name: file["sha256"] for name, file in each["files"].items()} for each in (content, other[checkpoint])
+        ]
+        assert hashes[0] == hashes[1]
+    assert not list((lake / ".incoming").iterdir()) and not list((lake / ".unfinished").iterdir())

@@ -5,22 +5,25 @@ checkpoint's ablation, known from hashes alone; 3. ablate, gate and commit each 
 takes them into the warehouse.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 from rich.console import Console
 
 from timecourse.config import Settings
 from timecourse.errors import UserError
+from timecourse.executors import Executor, Lost, answered, executor_of, refuse_missing
 from timecourse.extract.identity import ExtractionRequest
-from timecourse.lake import Commit, Lake
-from timecourse.plan import make_plan, stream
+from timecourse.extraction import machine_of
+from timecourse.lake import Lake, LockedError
+from timecourse.plan import Opening, Plan, fetch, make_plan, stream
 from timecourse.refresh import progress_bar
 from timecourse.release import raise_if_failed
+from timecourse.run_log import run_log
 
 if TYPE_CHECKING:
     from timecourse.extract.ablations.job import AblationRequest
@@ -41,9 +44,17 @@ _THETA = "select theta::varchar from dim_settings where series_id = ? and settin
 
 
 @dataclass(frozen=True)
-class _Planned:
-    commit: Commit
-    request: "AblationRequest"
+class AblationTask:
+    """A checkpoint whose ablation is to be made; the fields are those of AblationRequest but for its extraction."""
+
+    opening: Opening
+    ablation_id: str
+    request: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """`<series>/<checkpoint name>`."""
+        return self.opening.checkpoint_id
 
 
 def ablate(settings: Settings, console: Console) -> list[str]:
@@ -52,24 +63,18 @@ def ablate(settings: Settings, console: Console) -> list[str]:
     Raises UserError where nothing is released yet, a checkpoint is not extracted with these settings, or one cannot be
     fetched or measured; GateError for data that failed their gate. What was committed before stays.
     """
-    from timecourse.expectations.gate import gate_ablation
-    from timecourse.extract.ablations.job import ablate as ablate_checkpoint
-    from timecourse.extract.job import Machine
-
+    refuse_missing(settings)
     lake = Lake(settings.lake.directory)
     plan = make_plan(settings)
     with lake.locked():
-        commits = {commit.extraction_id: commit for commit in lake.commits()}
-        extracted = [one for one in plan.requests.values() if one.extraction_id in commits]
+        committed = {commit.extraction_id for commit in lake.commits()}
+        extracted = [one for one in plan.requests.values() if one.extraction_id in committed]
         chosen = _chosen(extracted, settings.ablation.checkpoints, settings.series_id)
-        planned = [
-            _Planned(commits[one.extraction_id], _request(lake.current_release(), one, settings)) for one in chosen
-        ]
+        planned = [_request(lake.current_release(), one, settings) for one in chosen]
         done = {ablation.content["ablation_id"] for ablation in lake.ablations()}
-        missing = {one.request.extraction.extraction_id: one for one in planned if one.request.ablation_id not in done}
-        machine = Machine(settings.machine.device, settings.machine.batch_size, settings.machine.threads)
-        finished = 0
-        total = sum(one.request.run_count for one in missing.values())
+        missing = [one for one in planned if one.ablation_id not in done]
+        executor = executor_of(settings, lake, len(missing)) if missing else None
+        total, finished = sum(one.run_count for one in missing), 0
         with progress_bar(console, "runs") as show:
 
             def advance(runs: int) -> None:
@@ -77,26 +82,102 @@ def ablate(settings: Settings, console: Console) -> list[str]:
                 finished += runs
                 show(finished, total)
 
-            for extraction, error in stream(plan, [one.request.extraction for one in missing.values()], settings):
-                if error is not None:
-                    raise error
-                one = missing[extraction.extraction_id]
-                if finished == 0:
-                    console.print(_costs(list(missing.values()), machine), soft_wrap=True)
-                with lake.unfinished(one.request.ablation_id) as unfinished, lake.incoming() as folder:
-                    rows = ablate_checkpoint(one.request, folder, unfinished, machine, advance)
-                    checks = gate_ablation(folder, lake.root / one.commit.content["directory"])
-                    raise_if_failed(f"the ablation of {one.commit.checkpoint_id!r}", checks)
-                    lake.commit_ablation(
-                        folder,
-                        one.commit,
-                        ablation_id=one.request.ablation_id,
-                        inputs=one.request.inputs,
-                        rows=rows,
-                        checks=checks,
-                    )
+            if executor is None:
+                _here(lake, settings, plan, missing, console, advance)
+            else:
+                console.print(_work(missing), soft_wrap=True)
+                _elsewhere(executor, settings, plan, missing, advance)
         lake.prune()
-    return [one.commit.content["checkpoint_name"] for one in missing.values()]
+    return [one.extraction.checkpoint.name for one in missing]
+
+
+def _here(
+    lake: Lake,
+    settings: Settings,
+    plan: Plan,
+    requests: Sequence["AblationRequest"],
+    console: Console,
+    advance: Callable[[int], None],
+) -> None:
+    """Make the ablations in this process, one after the other."""
+    machine = machine_of(settings)
+    request_of = {one.extraction.extraction_id: one for one in requests}
+    for extraction, error in stream(plan, [one.extraction for one in requests], settings):
+        if error is not None:
+            raise error
+        request = request_of[extraction.extraction_id]
+        if request is requests[0]:
+            console.print(f"{_work(requests)}, {_minutes(requests, machine)}", soft_wrap=True)
+        _ablate(lake, request, machine, advance)
+
+
+def _elsewhere(
+    executor: Executor,
+    settings: Settings,
+    plan: Plan,
+    requests: Sequence["AblationRequest"],
+    advance: Callable[[int], None],
+) -> None:
+    """Make the ablations by an executor's tasks. Raises UserError where one was lost, after the others."""
+    request_of = {one.extraction.checkpoint_id: one for one in requests}
+    tasks = [
+        AblationTask(
+            plan.opening(one.extraction, settings),
+            one.ablation_id,
+            {each.name: getattr(one, each.name) for each in fields(one) if each.name != "extraction"},
+        )
+        for one in requests
+    ]
+    lost = []
+    for task, answer in answered(executor, run_task, tasks):
+        advance(request_of[task.label].run_count)
+        if isinstance(answer, Lost):
+            lost.append(answer.reason)
+    if lost:
+        raise UserError(f"{len(lost)} of {len(tasks)} ablations were not made: {'; '.join(lost[:3])}")
+
+
+def run_task(task: AblationTask) -> None:
+    """Fetch a checkpoint and make its ablation, where that is not done already. Raises as `ablate` does."""
+    from timecourse.extract.ablations.job import AblationRequest
+
+    settings = task.opening.settings
+    lake = Lake(settings.lake.directory)
+    with run_log(lake, f"ablate {task.label}"):
+        source, extraction = task.opening.open()
+        if (error := fetch(source, extraction.checkpoint)) is not None:
+            raise error
+        _ablate(lake, AblationRequest(extraction=extraction, **task.request), machine_of(settings))
+        source.evict(extraction.checkpoint)
+
+
+def _ablate(
+    lake: Lake, request: "AblationRequest", machine: "Machine", advance: Callable[[int], None] = lambda _: None
+) -> None:
+    """Claim a checkpoint, ablate it, gate and commit that; where no other process did. Raises as `ablate` does."""
+    from timecourse.expectations.gate import gate_ablation
+    from timecourse.extract.ablations.job import ablate as ablate_checkpoint
+
+    extraction = request.extraction
+    names = (extraction.series_id, extraction.checkpoint.name)
+    claim = lake.claim(*names)
+    if claim is None:
+        raise LockedError(
+            f"{extraction.checkpoint_id} is held by {lake.claimed_by(*names)}; run it again when that has ended"
+        )
+    try:
+        if request.ablation_id in {one.content["ablation_id"] for one in lake.ablations()}:
+            return
+        commit = next(one for one in lake.commits() if one.extraction_id == extraction.extraction_id)
+        with lake.unfinished(request.ablation_id) as unfinished, lake.incoming_extraction(*names) as folder:
+            rows = ablate_checkpoint(request, folder, unfinished, machine, advance)
+            checks = gate_ablation(folder, lake.root / commit.content["directory"])
+            raise_if_failed(f"the ablation of {commit.checkpoint_id!r}", checks)
+            lake.commit_ablation(
+                folder, commit, ablation_id=request.ablation_id, inputs=request.inputs, rows=rows, checks=checks
+            )
+    finally:
+        claim.release()
 
 
 def _chosen(extracted: Sequence[ExtractionRequest], names: Sequence[str], series_id: str) -> list[ExtractionRequest]:
@@ -153,15 +234,16 @@ def _request(release: Path, extraction: ExtractionRequest, settings: Settings) -
     )
 
 
-def _costs(planned: Sequence[_Planned], machine: "Machine") -> str:
-    """How much there is to do, and about how long it takes, by a few runs of the first checkpoint's model."""
+def _work(requests: Sequence["AblationRequest"]) -> str:
+    """How much there is to do."""
+    runs, sets = sum(one.run_count for one in requests), sum(len(one.sets) for one in requests)
+    checkpoints = f"{len(requests)} checkpoint{'' if len(requests) == 1 else 's'}"
+    return f"ablating {checkpoints}: {sets:,} sets of components, {runs:,} runs of a prompt"
+
+
+def _minutes(requests: Sequence["AblationRequest"], machine: "Machine") -> str:
+    """About how long that takes, by a few runs of the first checkpoint's model."""
     from timecourse.extract.ablations.job import seconds_per_run
 
-    runs = sum(one.request.run_count for one in planned)
-    minutes = runs * seconds_per_run(planned[0].request, machine) / 60
-    sets = sum(len(one.request.sets) for one in planned)
-    checkpoints = f"{len(planned)} checkpoint{'' if len(planned) == 1 else 's'}"
-    return (
-        f"ablating {checkpoints}: {sets:,} sets of components, {runs:,} runs of a prompt, about "
-        f"{max(minutes, 0.1):.1f} minutes"
-    )
+    minutes = sum(one.run_count for one in requests) * seconds_per_run(requests[0], machine) / 60
+    return f"about {max(minutes, 0.1):.1f} minutes"

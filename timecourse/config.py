@@ -137,6 +137,17 @@ class MachineSettings(_Section):
     build_memory_gb: Annotated[Gigabytes, Field(ge=0.5)] = 4
 
 
+class ExecutorSettings(_Section):
+    """Where checkpoints are extracted and ablated; nothing here changes what is measured."""
+
+    name: Literal["local", "slurm", "ray"] = "local"
+    workers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    gpus_per_task: Annotated[float, Field(ge=0, le=1024)] | None = None
+    prompts_per_task: Annotated[int, Field(ge=1)] | None = None
+    address: Text = "auto"
+    slurm: dict[Text, Any] = {}
+
+
 class LakeSettings(_Section):
     """Where the results are kept."""
 
@@ -154,6 +165,7 @@ class Settings(_Section):
     statistics: Statistics = Statistics()
     ablation: Ablation = Ablation()
     machine: MachineSettings = MachineSettings()
+    executor: ExecutorSettings = ExecutorSettings()
     lake: LakeSettings = LakeSettings()
 
     @property
@@ -193,6 +205,23 @@ class Settings(_Section):
         measurement = self.measurement
         return MeasurementSettings(
             measurement.tau, measurement.norm, measurement.dtype, measurement.attention, measurement.chat_template
+        )
+
+    def absolute(self) -> "Settings":
+        """The same settings for a process in another directory: every path is absolute."""
+
+        def placed(where: str | None) -> str | None:
+            return where if where is None or where.startswith(HUB) else str(Path(where).absolute())
+
+        series, facts, lake = self.series, self.facts, self.lake
+        phases = tuple(one.model_copy(update={"checkpoints": placed(one.checkpoints)}) for one in series.phases)
+        changed = {"name": self.series_id, "checkpoints": placed(series.checkpoints), "phases": phases}
+        return self.model_copy(
+            update={
+                "series": series.model_copy(update=changed),
+                "facts": facts.model_copy(update={"directory": facts.directory.absolute()}),
+                "lake": lake.model_copy(update={"directory": lake.directory.absolute()}),
+            }
         )
 
     @property

@@ -58,3 +58,6 @@ class GateError(UserError):
     def __init__(self, message: str, failed: "Sequence[CheckResult]") -> None:
         super().__init__(message)
         self.failed = failed
+
+    def __reduce__(self) -> "tuple[type[GateError], tuple[str, Sequence[CheckResult]]]":
+        return GateError, (str(self), self.failed)  # for the way back from another process

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from timecourse.config import HUB, Settings
-from timecourse.errors import FetchError, SourceError, UsageError, UserError
+from timecourse.errors import ChangedError, FetchError, SourceError, UsageError, UserError
 from timecourse.extract.checkpoints.checkpoint import Checkpoint, Source
 from timecourse.extract.checkpoints.directory import DirectorySource
-from timecourse.extract.checkpoints.names import compile_pattern
+from timecourse.extract.checkpoints.names import Place, compile_pattern
 from timecourse.extract.checkpoints.selection import Selection
 from timecourse.extract.checkpoints.series import Entry, Phase, Reading, read_series
 from timecourse.extract.facts import load_relations
@@ -66,16 +66,64 @@ class Plan:
                 tasks.append(Task(request, reason))
         return tasks
 
-    def check_unchanged(self, checkpoint: Checkpoint) -> None:
-        """Raises ChangedError where a checkpoint's files were replaced since the plan was made."""
-        source = next(entry.source for entry in self.entries if entry.name == checkpoint.name)
-        source.check_unchanged(checkpoint)
+    def source_of(self, checkpoint: Checkpoint) -> Source:
+        """Where a checkpoint comes from."""
+        return next(entry.source for entry in self.entries if entry.name == checkpoint.name)
+
+    def opening(self, request: ExtractionRequest, settings: Settings) -> "Opening":
+        """What another process needs to open a checkpoint of this plan, with the settings that the plan was made by."""
+        one = request.checkpoint
+        return Opening(settings.absolute(), one.name, one.place, one.tokens_computed, request.extraction_id)
 
     def rows(self, commits: Sequence[Commit], quarantined: Sequence[Quarantined]) -> list[dict[str, Any]]:
         """One row per name that is offered: its place, its weights, and what was or will be done with it."""
         committed = {commit.checkpoint_id: commit for commit in commits}
         aside = {(one.checkpoint_id, one.extraction_id): one.reason for one in quarantined}
         return [_row(entry, self.requests.get(entry.name), committed, aside) for entry in self.entries]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A checkpoint of a plan as it is named to other processes, which open it anew; it can be pickled.
+
+    extraction_id: of the request that was planned. tokens_computed: as the checkpoint has it in the plan.
+    """
+
+    settings: Settings
+    name: str
+    place: Place
+    tokens_computed: int | None
+    extraction_id: str
+
+    @property
+    def checkpoint_id(self) -> str:
+        """`<series>/<checkpoint name>`."""
+        return f"{self.settings.series_id}/{self.name}"
+
+    def open(self) -> tuple[Source, ExtractionRequest]:
+        """The checkpoint's source and the request that was planned.
+
+        Raises ChangedError where the weights or the facts are others now, FetchError where it cannot be opened this
+        time, SourceError.
+        """
+        settings, phases = self.settings, self.settings.phases
+        source = _source(phases[self.place.phase_index][1], settings)
+        name = self.name if len(phases) == 1 else self.name.removeprefix(f"{self.place.phase}/")
+        try:
+            checkpoint = replace(source.open(name, self.name, self.place), tokens_computed=self.tokens_computed)
+            relations = load_relations(settings.facts.directory, settings.facts.relations)
+            request = ExtractionRequest(settings.series_id, checkpoint, relations, settings.measurement_settings)
+            extraction_id = request.extraction_id
+        except SourceError:
+            raise
+        except UserError as error:
+            raise FetchError(str(error)) from error
+        if extraction_id != self.extraction_id:
+            raise ChangedError(
+                f"checkpoint {self.name!r} or the facts were changed after the run began; the next refresh takes them "
+                "as they are then"
+            )
+        return source, request
 
 
 _CHANGES = {
@@ -228,32 +276,40 @@ def stream(
     While one is worked on, the next one's weights come in, if both are within the limit on the cache; what is done is
     evicted. `requests` are taken one at a time, one ahead of what is worked on.
     """
-    sources = {entry.name: entry.source for entry in plan.entries}
     limit = settings.machine.max_cache_gb
     coming_requests = iter(requests)
-
-    def fetch(checkpoint: Checkpoint) -> None:
-        try:
-            sources[checkpoint.name].fetch(checkpoint)
-        except SourceError:
-            raise
-        except UserError as error:
-            raise FetchError(str(error)) from error
-        checkpoint.check_finite()
-
     with ThreadPoolExecutor(1) as pool:
-        coming: Future[None] | None = None
+
+        def begin(request: ExtractionRequest) -> Future[UserError | None]:
+            return pool.submit(fetch, plan.source_of(request.checkpoint), request.checkpoint)
+
+        coming: Future[UserError | None] | None = None
         following = next(coming_requests, None)
         while (request := following) is not None:
-            coming = coming or pool.submit(fetch, request.checkpoint)
-            error = coming.exception()
-            if error is not None and not isinstance(error, UserError):
-                raise error
+            error = (coming or begin(request)).result()
             coming = None
             following = next(coming_requests, None)
             if following is not None:
                 together = request.checkpoint.bytes + following.checkpoint.bytes
                 if limit is None or together <= limit * 1e9:
-                    coming = pool.submit(fetch, following.checkpoint)
+                    coming = begin(following)
             yield request, error
-            sources[request.checkpoint.name].evict(request.checkpoint)
+            plan.source_of(request.checkpoint).evict(request.checkpoint)
+
+
+def fetch(source: Source, checkpoint: Checkpoint) -> UserError | None:
+    """Bring a checkpoint's weights here and read them; the error where they cannot be used.
+
+    A FetchError where they could not be brought, a SourceError where that is so for every checkpoint of the source.
+    """
+    try:
+        try:
+            source.fetch(checkpoint)
+        except SourceError:
+            raise
+        except UserError as error:
+            raise FetchError(str(error)) from error
+        checkpoint.check_finite()
+    except UserError as error:
+        return error
+    return None

@@ -6,12 +6,12 @@ it aside; 3. build the warehouse from what is committed; 4. gate and publish a r
 It may be killed at any moment: what is committed stays, and the next run goes on from there.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock
 from rich.console import Console
@@ -20,17 +20,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from timecourse.build import build_warehouse
 from timecourse.checks import CheckResult
 from timecourse.config import Settings
-from timecourse.errors import ChangedError, FetchError, MachineError, SourceError, UsageError, UserError
+from timecourse.errors import UserError
+from timecourse.executors import Executor, Lost, answered, executor_of, refuse_missing
 from timecourse.extract.checkpoints.series import declarations
 from timecourse.extract.identity import ExtractionRequest
+from timecourse.extract.parts import Part
+from timecourse.extraction import Extracted, ExtractionTask, extract_claimed, is_done, machine_of, run_task
 from timecourse.lake import Commit, Contents, Lake
 from timecourse.plan import Plan, Task, make_plan, refuse_early, stream
 from timecourse.release import made_before, publish, raise_if_failed
 from timecourse.releases import current, point_current_at, prune_releases
 from timecourse.run_log import log
-
-if TYPE_CHECKING:
-    from timecourse.extract.job import Machine
 
 
 @dataclass
@@ -78,6 +78,7 @@ def refresh(
     not stop the others: it is set aside, and Outcome.unusable says which and why. Without a release to make, other
     processes may work on the same lake.
     """
+    refuse_missing(settings)
     lake = Lake(settings.lake.directory)
     outcome = Outcome()
     with ExitStack() as stack:
@@ -230,112 +231,96 @@ def _extract_all(
 
     Returns why each that could not be measured was not.
     """
-    from timecourse.expectations.gate import gate_extraction
-    from timecourse.extract.job import Machine
-
-    machine = Machine(settings.machine.device, settings.machine.batch_size, settings.machine.threads)
-    total = sum(request.prompt_count for request in requests)
+    tasks = _tasks(lake, settings, plan, requests)
+    executor = executor_of(settings, lake, len(tasks))
     failed: dict[str, str] = {}
-    claims: dict[str, FileLock] = {}
-    done = 0
+    with progress_bar(console, "prompts") as show:
+        total, done = sum(request.prompt_count for request in requests), 0
 
-    def advance(finished: int) -> None:
-        nonlocal done
-        done += finished
-        show(done, total)
+        def advance(finished: int) -> None:
+            nonlocal done
+            done += finished
+            show(done, total)
+
+        if executor is None:
+            made = _here(lake, settings, plan, requests, advance)
+        else:
+            made = _elsewhere(executor, tasks, plan, advance)
+        for request, extracted in made:
+            if extracted.is_committed:
+                outcome.extracted.append(request.checkpoint_id)
+            if extracted.reason is not None:
+                failed[request.checkpoint.name] = extracted.reason
+            if extracted.holder is not None:
+                outcome.elsewhere[request.checkpoint_id] = extracted.holder
+    for checkpoint_id in outcome.extracted:  # its last part went to another task than an earlier one
+        outcome.elsewhere.pop(checkpoint_id, None)
+    return failed
+
+
+def _here(
+    lake: Lake,
+    settings: Settings,
+    plan: Plan,
+    requests: Sequence[ExtractionRequest],
+    advance: Callable[[int], None],
+) -> Iterator[tuple[ExtractionRequest, Extracted]]:
+    """Each request with what became of it, one after the other in this process; the next one's weights are fetched
+    while one is measured."""
+    machine = machine_of(settings)
+    claims: dict[str, FileLock] = {}
+    left: list[tuple[ExtractionRequest, Extracted]] = []
 
     def claimed() -> Iterator[ExtractionRequest]:
         for request in requests:
             names = (request.series_id, request.checkpoint.name)
             claim = lake.claim(*names)
             if claim is None:
-                outcome.elsewhere[request.checkpoint_id] = lake.claimed_by(*names)
-            elif _is_done(lake, request, before.get(request.checkpoint_id)):  # by another process, since the plan
+                left.append((request, Extracted(holder=lake.claimed_by(*names))))
+            elif is_done(lake, request, before.get(request.checkpoint_id)):  # by another process, since the plan
                 claim.release()
             else:
                 claims[request.checkpoint_id] = claim
                 yield request
 
-    before = {commit.checkpoint_id: commit.path.read_bytes() for commit in lake.readable_commits()[0]}
-    with progress_bar(console, "prompts") as show:
-        try:
-            for request, error in stream(plan, claimed(), settings):
-                names = (request.series_id, request.checkpoint.name)
-                reason, is_gate = None, False
-                start = time.perf_counter()
-                with lake.incoming_extraction(*names) as folder:
-                    try:
-                        rows = _measured(plan, request, error, folder, machine, advance)
-                    except (SourceError, MachineError, UsageError):
-                        raise
-                    except (ChangedError, FetchError) as passing:  # the next run tries again
-                        failed[request.checkpoint.name] = str(passing)
-                    except UserError as refused:
-                        reason = str(refused)
-                    else:
-                        checks = gate_extraction(folder)
-                        if refusals := [check for check in checks if check.result == "fail"]:
-                            reason, is_gate = _refused(request.checkpoint.name, checks, refusals), True
-                        else:
-                            lake.commit(
-                                folder,
-                                series_id=request.series_id,
-                                checkpoint_name=request.checkpoint.name,
-                                extraction_id=request.extraction_id,
-                                inputs=request.inputs,
-                                rows=rows,
-                                checks=checks,
-                            )
-                            outcome.extracted.append(request.checkpoint_id)
-                            log("committed", checkpoint=request.checkpoint_id, seconds=time.perf_counter() - start)
-                if reason is not None:
-                    failed[request.checkpoint.name] = reason
-                    lake.set_aside(*names, extraction_id=request.extraction_id, reason=reason, is_gate=is_gate)
-                    log("set aside", checkpoint=request.checkpoint_id, reason=reason)
-                claims.pop(request.checkpoint_id).release()
-        finally:
-            for claim in claims.values():
-                claim.release()
-    return failed
-
-
-def _measured(
-    plan: Plan,
-    request: ExtractionRequest,
-    error: UserError | None,
-    folder: Path,
-    machine: "Machine",
-    advance: Callable[[int], None],
-) -> dict[str, int]:
-    """Extract a checkpoint into a folder; rows by table. Raises ChangedError before any other error of it."""
-    from timecourse.extract.job import extract
-
+    before = _commit_files(lake)
     try:
-        if error is not None:
-            raise error
-        rows = extract(request, folder, machine, advance)
-    except UserError:
-        plan.check_unchanged(request.checkpoint)
-        raise
-    plan.check_unchanged(request.checkpoint)
-    return rows
+        for request, error in stream(plan, claimed(), settings):
+            source = plan.source_of(request.checkpoint)
+            yield request, extract_claimed(lake, source, request, error, machine, advance)
+            claims.pop(request.checkpoint_id).release()
+    finally:
+        for claim in claims.values():
+            claim.release()
+    yield from left
 
 
-def _is_done(lake: Lake, request: ExtractionRequest, before: bytes | None) -> bool:
-    """Whether a checkpoint was committed as it is wanted after the plan was made."""
-    path = lake.commit_path(request.series_id, request.checkpoint.name)
-    if not path.is_file() or path.read_bytes() == before:
-        return False
-    committed = {commit.checkpoint_id: commit.extraction_id for commit in lake.readable_commits()[0]}
-    return committed.get(request.checkpoint_id) == request.extraction_id
+def _tasks(lake: Lake, settings: Settings, plan: Plan, requests: Sequence[ExtractionRequest]) -> list[ExtractionTask]:
+    """The requests as an executor is given them: one task each, or one for so many prompts where that is set."""
+    before, tasks = _commit_files(lake), []
+    for request in requests:
+        prompts, at_once = request.prompt_count, settings.executor.prompts_per_task
+        count = 1 if at_once is None else math.ceil(prompts / max(at_once, settings.machine.batch_size))
+        opening = plan.opening(request, settings)
+        tasks += [
+            ExtractionTask(opening, before.get(request.checkpoint_id), Part(index, count)) for index in range(count)
+        ]
+    return tasks
 
 
-def _refused(name: str, checks: Sequence[CheckResult], refusals: Sequence[CheckResult]) -> str:
-    first = refusals[0]
-    return (
-        f"checkpoint {name!r} failed {len(refusals)} of {len(checks)} checks, first {first.check_id}: {first.rule} "
-        f"({first.failing_row_count} failing rows)"
-    )
+def _elsewhere(
+    executor: Executor, tasks: Sequence[ExtractionTask], plan: Plan, advance: Callable[[int], None]
+) -> Iterator[tuple[ExtractionRequest, Extracted]]:
+    """The request of each task with what became of it, as an executor's tasks end."""
+    for task, answer in answered(executor, run_task, tasks):
+        request = plan.requests[task.opening.name]
+        yield request, Extracted(reason=answer.reason) if isinstance(answer, Lost) else answer
+        advance(request.prompt_count // task.part.count)
+
+
+def _commit_files(lake: Lake) -> dict[str, bytes]:
+    """What every readable commit file says, by checkpoint."""
+    return {commit.checkpoint_id: commit.path.read_bytes() for commit in lake.readable_commits()[0]}
 
 
 def check_again(lake: Lake) -> list[CheckResult]:

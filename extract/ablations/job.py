@@ -10,7 +10,6 @@ Sets of roles come from the warehouse, where SQL derived them from one half of t
 import hashlib
 import json
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -214,7 +213,7 @@ def seconds_per_run(request: AblationRequest, machine: Machine) -> float:
 
 def _with_all_threads(machine: Machine) -> Machine:
     """Batches are large here, so that a second thread pays for small models too."""
-    return replace(machine, threads=machine.threads or os.cpu_count() or 1)
+    return replace(machine, threads=machine.threads or torch.get_num_threads())
 
 
 def _parts(request: AblationRequest) -> Iterator[tuple[str, Method, Pairs]]:

@@ -14,6 +14,7 @@ from timecourse.telling import tell_checks
 @takes(*IN_LAKE)
 def status(context: typer.Context) -> None:
     """What the lake holds: committed checkpoints, those set aside, the current release and what it says."""
+    from timecourse.executors.slurm import last_submission
     from timecourse.summary import summarise
 
     lake = lake_of(context)
@@ -31,6 +32,8 @@ def status(context: typer.Context) -> None:
             "the settings change, or with --only",
             soft_wrap=True,
         )
+    for line in last_submission(lake):
+        console.print(escape(line), soft_wrap=True)
     release = lake.current_release()
     console.print(f"current release: {escape(release.name)}")
     for line in summarise(release):

@@ -71,6 +71,8 @@ _FLAGS: dict[str, Any] = {
     "device": Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...; split: over all GPUs.")],
     "batch_size": Annotated[int | None, typer.Option(help="Prompts per forward pass.")],
     "threads": Annotated[int | None, typer.Option(help="CPU threads of the model; 0 chooses by the model's size.")],
+    "executor": Annotated[str | None, typer.Option(help="Where checkpoints are worked on: local, slurm or ray.")],
+    "workers": Annotated[int | None, typer.Option(help="How many at once; local: processes, by default one per GPU.")],
     "lake": Annotated[Path | None, typer.Option("--lake", help="Directory of the lake.")],
     "assignments": Annotated[
         list[str] | None, typer.Option("--set", help="Any setting: section.key=value; may be said again.")
@@ -83,7 +85,7 @@ OF_SERIES = ("settings", "checkpoints", "series", "lake", "assignments")
 """Flags of commands that only look at what a series offers."""
 MEASURING = (
     "settings", "checkpoints", "series", "complete", "facts", "relation", "tau", "norm", "dtype", "attention", "theta",
-    "device", "batch_size", "threads", "lake", "assignments",
+    "device", "batch_size", "threads", "executor", "workers", "lake", "assignments",
 )  # fmt: skip
 """Flags of commands that extract."""
 
@@ -102,6 +104,8 @@ _SETTINGS = {
     "device": ("machine", "device"),
     "batch_size": ("machine", "batch_size"),
     "threads": ("machine", "threads"),
+    "executor": ("executor", "name"),
+    "workers": ("executor", "workers"),
     "lake": ("lake", "directory"),
     "ablated": ("ablation", "checkpoints"),
     "roles": ("ablation", "roles"),

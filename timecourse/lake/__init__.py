@@ -78,17 +78,33 @@ class Lake:
             self.locks.remove_leftovers()
             yield
 
-    def claim(self, series_id: str, checkpoint_name: str) -> FileLock | None:
-        """Hold a checkpoint for extraction until `release` is called; None where another process is on it."""
-        return self.locks.take(_claim(series_id, checkpoint_name))
+    def claim(self, series_id: str, checkpoint_name: str, part: str = "") -> FileLock | None:
+        """Hold a checkpoint or a part of its extraction until `release` is called; None where another process does."""
+        return self.locks.take(_claim(series_id, checkpoint_name, part))
 
-    def claimed_by(self, series_id: str, checkpoint_name: str) -> str:
-        """Which process holds a checkpoint, in words."""
-        return self.locks.holder(_claim(series_id, checkpoint_name))
+    def claimed_by(self, series_id: str, checkpoint_name: str, part: str = "") -> str:
+        """Which process holds a checkpoint or a part, in words."""
+        return self.locks.holder(_claim(series_id, checkpoint_name, part))
 
-    def incoming_extraction(self, series_id: str, checkpoint_name: str) -> AbstractContextManager[Path]:
-        """A new folder for a checkpoint's extraction, for the process that holds its claim."""
-        return self.locks.incoming(_claim(series_id, checkpoint_name))
+    def incoming_extraction(self, series_id: str, checkpoint_name: str, part: str = "") -> AbstractContextManager[Path]:
+        """A new folder for what is measured at a checkpoint, for the process that holds its claim, or the part's."""
+        return self.locks.incoming(_claim(series_id, checkpoint_name, part))
+
+    def parts(self, series_id: str, checkpoint_name: str, extraction_id: str) -> Path:
+        """Where the finished parts of an extraction wait for the others."""
+        return self._folders[".unfinished"] / f"{_claim(series_id, checkpoint_name)}.{extraction_id}"
+
+    def keep_part(self, incoming: Path, place: Path) -> None:
+        """Move a finished part to its place among the others."""
+        sync_tree(incoming)
+        make_folder(place.parent)
+        incoming.rename(place)
+        sync(place.parent)
+
+    def remove_parts(self, series_id: str, checkpoint_name: str) -> None:
+        """Remove the parts of a checkpoint's extractions: it is committed, or set aside."""
+        for folder in self.parts(series_id, checkpoint_name, "").parent.glob(f"{_claim(series_id, checkpoint_name)}.*"):
+            remove(folder)
 
     def incoming(self) -> AbstractContextManager[Path]:
         """A new folder for something else that is being written, for the process that holds the lake."""
@@ -179,6 +195,7 @@ class Lake:
         }
         self._replace(self.commit_path(series_id, checkpoint_name), content, _claim(series_id, checkpoint_name))
         self._quarantine_path(series_id, checkpoint_name).unlink(missing_ok=True)
+        self.remove_parts(series_id, checkpoint_name)
 
     def commit_ablation(
         self,
@@ -190,7 +207,10 @@ class Lake:
         rows: Mapping[str, int],
         checks: list[CheckResult],
     ) -> None:
-        """Move what silencing components did to its place, and make it the committed ablation of its extraction."""
+        """Move what silencing components did to its place, and make it the committed ablation of its extraction.
+
+        For the process that holds the checkpoint's claim.
+        """
         names = {name: extraction.content[name] for name in ("series_id", "checkpoint_id", "checkpoint_name")}
         place = self._place(names["series_id"], names["checkpoint_name"])
         content = {
@@ -203,7 +223,9 @@ class Lake:
             "checks": [asdict(check) for check in checks],
         }
         self._replace(
-            self._folders["ablations"] / extraction.path.relative_to(self._folders["commits"]), content, WRITER
+            self._folders["ablations"] / extraction.path.relative_to(self._folders["commits"]),
+            content,
+            _claim(names["series_id"], names["checkpoint_name"]),
         )
 
     def _place(self, series_id: str, checkpoint_name: str) -> Path:
@@ -281,6 +303,7 @@ class Lake:
         }
         path = self._quarantine_path(series_id, checkpoint_name)
         self._replace(path, content, _claim(series_id, checkpoint_name))
+        self.remove_parts(series_id, checkpoint_name)
 
     def quarantined(self) -> list[Quarantined]:
         """The checkpoints that are set aside, by file. What is damaged sets nothing aside.
@@ -373,7 +396,11 @@ class Lake:
         return sorted(found, key=lambda series: str(series["series_id"]))
 
     def prune(self) -> None:
-        """Remove extractions and ablations that no commit names and no process is about to commit."""
+        """Remove extractions and ablations that no commit names and no process is about to commit, as the writer.
+
+        With what tasks were writing that died since the lake was locked.
+        """
+        self.locks.remove_leftovers()
         ablated = {self.root / ablation.content["directory"] for ablation in self.ablations()}
         committed = {self.root / commit.content["directory"] for commit in self.commits()}
         for folder in sorted(self._folders["raw"].glob("*/*")):
@@ -407,6 +434,6 @@ class Lake:
         return release
 
 
-def _claim(series_id: str, checkpoint_name: str) -> str:
-    """The name of a checkpoint's lock, which is also where it lies below `raw`, with a point."""
-    return f"{slug(series_id)}.{slug(checkpoint_name)}"
+def _claim(series_id: str, checkpoint_name: str, part: str = "") -> str:
+    """The name of a checkpoint's lock, which is also where it lies below `raw`, with a point; or of a part's."""
+    return f"{slug(series_id)}.{slug(checkpoint_name)}{part and f'.{part}'}"

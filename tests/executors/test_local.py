@@ -1,0 +1,87 @@
+"""Processes of this machine: the lake is that of one process, a worker may be killed, and none outlives its driver."""
+
+import os
+import signal
+
+import pytest
+
+from tests.crash.lakes import leftovers, other_commits
+from tests.executors.runs import at_work, is_alive, start, wait_for
+from timecourse.errors import GateError, MachineError, UserError
+from timecourse.executors import Lost
+from timecourse.executors.local import LocalExecutor
+from timecourse.lake import Lake
+
+
+def test_the_same_lake_after_a_worker_was_killed(flags, run, undisturbed, tmp_path):
+    lake = tmp_path / "lake"
+    driver = start("extract", *flags(lake), "--workers", 2, said=tmp_path / "said")
+    (lock, process), *_ = wait_for(lambda: list(at_work(lake).items()))
+    os.kill(process, signal.SIGKILL)
+    assert driver.wait() == 1
+    said = (tmp_path / "said").read_text()
+    name = lock.split(".")[1].rpartition("-")[0]
+    assert f"s/{name}: the process that was at work on it died" in said and "Traceback" not in said
+    assert "NaN or infinite" in said and "extracted 2 of 2" in said
+    assert len(Lake(lake).commits()) == 2, "the others were not disturbed"
+    again = run("extract", *flags(lake))
+    assert "extracted 1 of 3" in again.stdout
+    with Lake(lake).locked():  # whoever builds removes what was left behind
+        assert not at_work(lake)
+    assert other_commits(lake, undisturbed) == [] and leftovers(lake) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_driver_and_the_next_one_goes_on(flags, run, undisturbed, tmp_path, how):
+    lake = tmp_path / "lake"
+    driver = start("extract", *flags(lake), "--workers", 2, said=tmp_path / "said")
+    workers = wait_for(lambda: at_work(lake))
+    driver.send_signal(how)
+    assert driver.wait() != 0
+    assert wait_for(lambda: not any(map(is_alive, workers.values())))
+    assert "Traceback" not in (tmp_path / "said").read_text()
+    again = run("extract", *flags(lake))
+    assert again.returncode == 1 and "of 3 committed" in again.stdout and "is left to" not in again.stdout
+    assert other_commits(lake, undisturbed) == []
+
+
+class _Named:
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+
+def _pid_and_gpu(task: _Named) -> tuple[str, int, str | None]:
+    if task.label == "dies":
+        os._exit(3)
+    return task.label, os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_each_worker_sees_one_gpu_and_a_dead_one_is_replaced(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    tasks = [_Named(label) for label in ("a", "b", "dies", "c", "d", "e")]
+    answers = {task.label: answer for task, answer in LocalExecutor(2).run(_pid_and_gpu, tasks)}
+    assert isinstance(answers.pop("dies"), Lost)
+    assert {label: answer[0] for label, answer in answers.items()} == {label: label for label in "abcde"}
+    gpus = {process: gpu for _, process, gpu in answers.values()}
+    assert set(gpus.values()) <= {"4", "7"} and len(gpus) <= 3 and os.getpid() not in gpus
+
+
+def test_errors_come_back_from_another_process_as_they_were():
+    import pickle
+
+    for error in (UserError("one\nline"), MachineError("no GPU"), GateError("refused", ["a check"])):
+        back = pickle.loads(pickle.dumps(error))
+        assert type(back) is type(error) and str(back) == str(error) and back.exit_code == error.exit_code
+    assert back.failed == ["a check"]
+
+
+@pytest.mark.parametrize(("name", "package"), [("slurm", "submitit"), ("ray", "ray")])
+def test_an_executor_that_is_not_installed_says_what_to_install(flags, run, tmp_path, monkeypatch, name, package):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None)
+    done = run("extract", *flags(tmp_path / "lake"), "--executor", name)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"pip install 'timecourse[{name}]'" in done.stderr and package in done.stderr
+    assert not (tmp_path / "lake").exists()
