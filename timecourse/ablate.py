@@ -67,7 +67,8 @@ def ablate(settings: Settings, console: Console) -> list[str]:
         ]
         done = {ablation.content["ablation_id"] for ablation in lake.ablations()}
         missing = {one.request.extraction.extraction_id: one for one in planned if one.request.ablation_id not in done}
-        machine = Machine(settings.machine.device, settings.machine.batch_size, settings.machine.threads)
+        on = settings.machine
+        machine = Machine(on.device, on.batch_size, on.threads, on.memory_gb)
         finished = 0
         total = sum(one.request.run_count for one in missing.values())
         with progress_bar(console, "runs") as show:

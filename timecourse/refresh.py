@@ -226,7 +226,8 @@ def _extract_all(
     from timecourse.expectations.gate import gate_extraction
     from timecourse.extract.job import Machine
 
-    machine = Machine(settings.machine.device, settings.machine.batch_size, settings.machine.threads)
+    on = settings.machine
+    machine = Machine(on.device, on.batch_size, on.threads, on.memory_gb)
     total = sum(request.prompt_count for request in requests)
     failed: dict[str, str] = {}
     claims: dict[str, FileLock] = {}

@@ -69,8 +69,9 @@ _FLAGS: dict[str, Any] = {
     "attention": Annotated[str | None, typer.Option(help="The library's attention: eager or sdpa.")],
     "theta": Annotated[str | None, typer.Option(help="Role threshold on activity rates.")],
     "device": Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...; split: over all GPUs.")],
-    "batch_size": Annotated[int | None, typer.Option(help="Prompts per forward pass.")],
+    "batch_size": Annotated[int | None, typer.Option(help="Prompts per forward pass; as many as fit by default.")],
     "threads": Annotated[int | None, typer.Option(help="CPU threads of the model; 0 chooses by the model's size.")],
+    "memory_gb": Annotated[float | None, typer.Option("--memory-gb", help="Gigabytes that a model may take.")],
     "lake": Annotated[Path | None, typer.Option("--lake", help="Directory of the lake.")],
     "assignments": Annotated[
         list[str] | None, typer.Option("--set", help="Any setting: section.key=value; may be said again.")
@@ -83,7 +84,7 @@ OF_SERIES = ("settings", "checkpoints", "series", "lake", "assignments")
 """Flags of commands that only look at what a series offers."""
 MEASURING = (
     "settings", "checkpoints", "series", "complete", "facts", "relation", "tau", "norm", "dtype", "attention", "theta",
-    "device", "batch_size", "threads", "lake", "assignments",
+    "device", "batch_size", "threads", "memory_gb", "lake", "assignments",
 )  # fmt: skip
 """Flags of commands that extract."""
 
@@ -102,6 +103,7 @@ _SETTINGS = {
     "device": ("machine", "device"),
     "batch_size": ("machine", "batch_size"),
     "threads": ("machine", "threads"),
+    "memory_gb": ("machine", "memory_gb"),
     "lake": ("lake", "directory"),
     "ablated": ("ablation", "checkpoints"),
     "roles": ("ablation", "roles"),
