@@ -1,4 +1,4 @@
-"""The memory plan: batches keep within the limit, hold every prompt once, and the estimate is above what is measured."""
+"""The memory plan: batches keep within the limit and hold every prompt once; the estimate is above what is measured."""
 
 import json
 import subprocess
