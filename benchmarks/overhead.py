@@ -191,7 +191,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             + " | ".join(f"{one:.2f}" for one in parts)
             + " | "
             + " | ".join(f"{one:.2f}" for one in ratios)
-            + f" | {(row['peak']['all'] - row['peak']['plain']) / 1e6:.0f} | {row['planned']['attribution'] / 1e6:.0f} |"
+            + f" | {(row['peak']['all'] - row['peak']['plain']) / 1e6:.0f}"
+            + f" | {row['planned']['attribution'] / 1e6:.0f} |"
         )
     return lines
 
