@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -93,22 +93,16 @@ def measure(series: Path, facts: Path, dtype: str, batch_size: int, threads: int
         after_plain = peak()
         Measurement(request, model, prompts).add(batches[0][:2])  # compiles what is to be compiled
         measured = Measurement(request, model, prompts)
-        spent: dict[str, list[float]] = {"plain": [], "measurement": []} | {phase: [] for phase in PHASES}
+        spent: dict[str, list[Seconds]] = {"plain": [], "measurement": []} | {phase: [] for phase in PHASES}
         for batch in batches:
             spent["plain"].append(seconds_of(lambda batch=batch: plain(model, batch)))
             seconds.clear()
             spent["measurement"].append(seconds_of(lambda batch=batch: measured.add(batch)))
             for phase in PHASES:
-                spent[phase].append(seconds.get(phase, 0.0))
+                spent[phase].append(seconds.get(phase, Seconds(0, 0)))
         with tempfile.TemporaryDirectory() as out:
-            writing = seconds_of(lambda: measured.write(Path(out))) / len(batches)
+            writing = seconds_of(lambda: measured.write(Path(out))).shared(len(batches))
     after_all = peak()
-    passes = [a + b for a, b in zip(spent["plain"], spent["mismatched pass"], strict=True)]
-    whole = [one + writing for one in spent["measurement"]]
-    own = [a - b for a, b in zip(whole, spent["mismatched pass"], strict=True)]
-
-    def ratio(one: list[float], other: list[float]) -> float:
-        return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
     answers = sum(len(prompt.answer_positions) for prompt in batches[0])
     plan = memory_plan(request.checkpoint, dtype, 0)
@@ -117,17 +111,41 @@ def measure(series: Path, facts: Path, dtype: str, batch_size: int, threads: int
         "prompts": len(prompts),
         "batch": batch_size,
         "threads": threads,
-        "seconds": {name: statistics.median(times) for name, times in spent.items()} | {"writing": writing},
-        "all_seconds": spent,
-        "over_plain": ratio(own, spent["plain"]),
-        "over_both_passes": ratio(whole, passes),
-        "total_over_plain": ratio(whole, spent["plain"]),
+        "seconds": spent | {"writing": [writing]},
+        "clock": ratios({name: [one.clock for one in all_of] for name, all_of in spent.items()}, writing.clock),
+        "processor": ratios(
+            {name: [one.processor for one in all_of] for name, all_of in spent.items()}, writing.processor
+        ),
         "peak": {"loaded": loaded, "plain": after_plain, "all": after_all},
         "planned": {
             "weights": plan.weights,
             "activations": plan.activations(*size),
             "attribution": plan.attribution(*size, answers),
         },
+    }
+
+
+def ratios(spent: dict[str, list[float]], writing: float) -> dict[str, float]:
+    """Medians over batches: seconds of each part, and the measurement over the forward passes beside it."""
+
+    def median_of(*parts: Callable[[int], float]) -> float:
+        over, under = parts
+        return statistics.median(over(batch) / under(batch) for batch in range(len(spent["plain"])))
+
+    def whole(batch: int) -> float:
+        return spent["measurement"][batch] + writing
+
+    def mismatched(batch: int) -> float:
+        return spent["mismatched pass"][batch]
+
+    def plain_pass(batch: int) -> float:
+        return spent["plain"][batch]
+
+    return {name: statistics.median(times) for name, times in spent.items()} | {
+        "writing": writing,
+        "over_plain": median_of(lambda batch: whole(batch) - mismatched(batch), plain_pass),
+        "over_both_passes": median_of(whole, lambda batch: plain_pass(batch) + mismatched(batch)),
+        "total_over_plain": median_of(whole, plain_pass),
     }
 
 
@@ -139,18 +157,20 @@ def plain(model: LoadedModel, batch: list[Prompt]) -> None:
 
 
 @contextmanager
-def timed_phases() -> Iterator[dict[str, float]]:
+def timed_phases() -> "Iterator[dict[str, Seconds]]":
     """Seconds spent in each of PHASES since the dictionary was last emptied."""
-    seconds: dict[str, float] = {}
+    seconds: dict[str, Seconds] = {}
     before = {phase: getattr(owner, name) for phase, (owner, name) in PHASES.items()}
 
     def timing(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
-            start = time.perf_counter()
+            start = Seconds.now()
             try:
                 return function(*arguments, **options)
             finally:
-                seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+                so_far, spent = seconds.get(phase, Seconds(0, 0)), Seconds.now()
+                clock, processor = spent.clock - start.clock, spent.processor - start.processor
+                seconds[phase] = Seconds(so_far.clock + clock, so_far.processor + processor)
 
         return run
 
@@ -163,11 +183,28 @@ def timed_phases() -> Iterator[dict[str, float]]:
             setattr(owner, name, before[phase])
 
 
-def seconds_of(run: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
+class Seconds(NamedTuple):
+    """On the clock and of the processor: with one thread, the second is what the clock says on a quiet machine."""
+
+    clock: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> "Seconds":
+        """Both clocks."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def shared(self, among: int) -> "Seconds":
+        """Each one's part."""
+        return Seconds(self.clock / among, self.processor / among)
+
+
+def seconds_of(run: Callable[[], object]) -> Seconds:
+    """Seconds of one call."""
+    start = Seconds.now()
     run()
-    return time.perf_counter() - start
+    end = Seconds.now()
+    return Seconds(end.clock - start.clock, end.processor - start.processor)
 
 
 def peak() -> int:
@@ -176,24 +213,23 @@ def peak() -> int:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Markdown: one row per length."""
+    """Markdown: two rows per length, by the clock and by the processor."""
     lines = [
-        "| tokens | prompts | plain pass, s per batch | contributions | routes | lens | writing | mismatched pass "
-        "| measurement ÷ plain | ÷ both passes | with mismatched ÷ plain | peak beyond plain, MB | planned, MB |",
-        "|" + "---|" * 13,
+        "| tokens | prompts | threads | seconds | plain pass | contributions | routes | lens | writing "
+        "| mismatched pass | measurement ÷ plain | ÷ both passes | with mismatched ÷ plain "
+        "| peak beyond plain, MB | planned, MB |",
+        "|" + "---|" * 15,
     ]
+    parts = ("plain", "contributions", "routes", "logit lens", "writing", "mismatched pass")
     for row in rows:
-        seconds = row["seconds"]
-        parts = [seconds[name] for name in ("contributions", "routes", "logit lens", "writing", "mismatched pass")]
-        ratios = [row[name] for name in ("over_plain", "over_both_passes", "total_over_plain")]
-        lines.append(
-            f"| {row['tokens']} | {row['prompts']} in {row['batch']}s | {seconds['plain']:.2f} | "
-            + " | ".join(f"{one:.2f}" for one in parts)
-            + " | "
-            + " | ".join(f"{one:.2f}" for one in ratios)
-            + f" | {(row['peak']['all'] - row['peak']['plain']) / 1e6:.0f}"
-            + f" | {row['planned']['attribution'] / 1e6:.0f} |"
-        )
+        for kind in ("clock", "processor"):
+            numbers = [row[kind][name] for name in (*parts, "over_plain", "over_both_passes", "total_over_plain")]
+            lines.append(
+                f"| {row['tokens']} | {row['prompts']} in {row['batch']}s | {row['threads']} | {kind} | "
+                + " | ".join(f"{one:.2f}" for one in numbers)
+                + f" | {(row['peak']['all'] - row['peak']['plain']) / 1e6:.0f}"
+                + f" | {row['planned']['attribution'] / 1e6:.0f} |"
+            )
     return lines
 
 

@@ -76,8 +76,10 @@ def main() -> None:
 
             def progress(prompts: int) -> None:
                 elapsed = time.perf_counter() - start
-                result["batches"].append({"prompts": prompts, "elapsed": elapsed, **phases})
-                result["phases"] = dict(phases)
+                result["batches"].append(
+                    {"prompts": prompts, "elapsed": elapsed, **{k: v.clock for k, v in phases.items()}}
+                )
+                result["phases"] = {phase: spent.clock for phase, spent in phases.items()}
                 write(NAME, result, table(result))
 
             start = time.perf_counter()

@@ -37,7 +37,7 @@ LOGIT_ELEMENTS = 2**22
 """Largest number of logits of the lens that exist at once, but for those of one answer token (16 MiB in float32: what
 is done to each of them should stay in a cache)."""
 
-COMPILED_ELEMENTS = 2**32
+COMPILED_ELEMENTS = 2**33
 """Coordinates of all head parts of an extraction from which compiling the loop over them takes less than it saves."""
 
 

@@ -16,14 +16,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 2**20
-"""Largest number of float32 elements of one block of head parts (4 MiB: it should stay in a cache)."""
+BLOCK_ELEMENTS = 2**18
+"""Largest number of float32 elements of one block of head parts (1 MiB: it should stay in L2)."""
 
 QUERY_ELEMENTS = 2**18
 """Largest number of float32 elements of one prompt's sums in a compiled loop (1 MiB: they should stay in L2)."""
 
 KEY_BLOCKS = 8
-"""Into how many blocks a prompt's keys are cut for compiled loops: more waste less above the diagonal."""
+"""Into how many blocks a prompt's keys are cut, where it has as many: more waste less above the diagonal."""
 
 Norm = Literal["l1", "l2"]
 Proximities = Callable[[Tensor, Tensor, Tensor, Norm], Tensor]
@@ -63,11 +63,12 @@ def head_proximities(whole: Tensor, pattern: Tensor, value_output: Tensor, norm:
     """
     batch, positions, heads, width = value_output.shape
     found = whole.new_full((batch, positions, heads, positions), -torch.inf)  # [key, head, query]: as it is computed
+    keys = max(1, positions // KEY_BLOCKS)
     if is_compiled:
-        prompts, keys, queries = batch, max(1, positions // KEY_BLOCKS), max(2, QUERY_ELEMENTS // width)
+        prompts, queries = batch, max(2, QUERY_ELEMENTS // width)
     else:
         queries = max(1, min(positions, BLOCK_ELEMENTS // (heads * width)))
-        keys = max(1, min(positions, BLOCK_ELEMENTS // (queries * heads * width)))
+        keys = max(1, min(keys, BLOCK_ELEMENTS // (queries * heads * width)))
         prompts = max(1, BLOCK_ELEMENTS // (queries * keys * heads * width))
     fast = compiled(whole.device.type) if is_compiled else None
     for rows in _blocks(0, batch, prompts):
