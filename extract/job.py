@@ -30,8 +30,6 @@ from timecourse.extract.memory import is_out_of_memory, memory_limit, memory_pla
 from timecourse.extract.prompts import Prompt, build_prompts
 from timecourse.extract.raw import SCHEMA_VERSION, write_table
 
-log = logging.getLogger(__name__)
-
 SMALL_MODEL_PARAMETERS = 20_000_000
 """Below this one thread is faster than several: the work per operation is too small to share."""
 
@@ -110,7 +108,9 @@ def _measure(measured: Measurement, batches: Iterable[list[Prompt]], progress: C
                     f"a prompt of {len(batch[0].token_ids)} tokens does not fit into memory beside the weights of "
                     f"{measured.request.checkpoint.name!r}"
                 ) from error
-            log.info("out of memory with %d prompts at once; halved", len(batch))
+            logging.getLogger("timecourse.run").info(
+                "out of memory", extra={"checkpoint": measured.request.checkpoint_id, "prompts": len(batch)}
+            )
         else:
             progress(len(batch))
             continue

@@ -93,7 +93,8 @@ def _blocks(first: int, last: int, size: int) -> Iterator[slice]:
 @cache
 def compiled(device_type: str) -> Proximities:
     """`proximities` as one compiled loop; as it stands where this machine cannot compile, or compiles it wrongly."""
-    fast: Proximities = torch.compile(proximities, dynamic=True)
+    # one thread compiles one loop; more would be processes of their own that import torch first
+    fast: Proximities = torch.compile(proximities, dynamic=True, options={"compile_threads": 1})
     generator = torch.Generator().manual_seed(0)
     sizes = ((16, 4096), (64, 16), (64, 4096))  # typical ones, because how the loop is cut into threads follows them
     whole, weights, parts = (torch.randn(size, generator=generator).to(device_type) for size in sizes)
@@ -104,5 +105,5 @@ def compiled(device_type: str) -> Proximities:
         reason = "the compiled loop gives other numbers"
     except Exception as error:  # a compiler that is missing or broken raises whatever it likes
         reason = str(error).strip().partition("\n")[0]
-    logging.getLogger(__name__).info("contributions are computed without torch.compile: %s", reason)
+    logging.getLogger("timecourse.run").info("contributions are not compiled", extra={"reason": reason})
     return proximities
