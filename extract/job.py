@@ -74,6 +74,12 @@ def extract(
         measured = Measurement(request, model, prompts)
         limit = memory_limit(device, machine.memory_gb) + (0 if machine.memory_gb else _bytes(model))
         plan = memory_plan(request.checkpoint, request.settings.dtype, limit, weights=_bytes(model))
+        taken = plan_row(plan, prompts, machine.batch_size)
+        if machine.memory_gb is not None and taken["peak_gb"] > machine.memory_gb:
+            raise MachineError(
+                f"memory_gb is {machine.memory_gb:g}, but {request.checkpoint.name!r} with {taken['batch']} prompts of "
+                f"{taken['tokens']} tokens takes {taken['peak_gb']:.3g} GB; raise it"
+            )
         _measure(measured, plan.batches(prompts, machine.batch_size), progress)
     with _timed(seconds, "write"):
         rows = measured.write(directory)

@@ -214,6 +214,11 @@ def test_a_prompt_that_does_not_fit_into_memory_is_said(tmp_path, series_directo
         extracted(tmp_path / "none", request_for(series_directory, facts_directory))
 
 
+def test_a_limit_below_what_one_prompt_takes_is_refused(tmp_path, series_directory, facts_directory):
+    with pytest.raises(MachineError, match=r"memory_gb is 0.001, but 'main' with 1 prompts of \d+ tokens takes"):
+        extracted(tmp_path / "none", request_for(series_directory, facts_directory), memory_gb=0.001)
+
+
 def test_an_error_that_is_not_about_memory_is_not_swallowed(tmp_path, series_directory, facts_directory, monkeypatch):
     def broken(*_arguments, **_options):
         raise RuntimeError("shapes do not match")
