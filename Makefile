@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo findings test test-slow crash-test ray-test slurm-test simulate screenshots lint bench bench-warehouse verify-families clean
+.PHONY: help install demo findings test test-slow crash-test ray-test slurm-test simulate screenshots lint bench bench-large bench-warehouse verify-families clean
 
 help:
 	@echo "make demo       pre-train a tiny OLMo and take it the whole way to a report (demo/)"
@@ -19,6 +19,7 @@ help:
 	@echo "make findings   the demo at three seeds, and docs/findings.md from it"
 	@echo "make lint       ruff, mypy, sqlfluff"
 	@echo "make bench      the short benchmarks"
+	@echo "make bench-large  extraction at the shapes of OLMo-1B and OLMo-7B; takes hours, 20 GiB of memory and 14 GB of disk"
 	@echo "make bench-warehouse  the warehouse of 10, 40 and 160 checkpoints of OLMo-7B's size; takes long"
 
 install: $(INSTALLED)
@@ -71,6 +72,11 @@ verify-families: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+bench-large: $(INSTALLED)
+	$(BIN)/python -m benchmarks.overhead --shape OLMo-1B --tokens 16 64 256 1024
+	$(BIN)/python -m benchmarks.overhead --shape OLMo-7B --tokens 16 128
+	$(BIN)/python -m benchmarks.seven_billion
 
 bench-warehouse: $(INSTALLED)
 	$(BIN)/python -m benchmarks.warehouse --all

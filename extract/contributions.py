@@ -13,20 +13,19 @@ part passes it by itself. Everything is computed in float32, whatever the model'
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from timecourse.extract.activations import LayerActivations
+from timecourse.extract.proximities import Norm, head_proximities, norm_of, proximity
 
 EPSILON = 1e-5
 """Smallest proximity of a part (method: Ferrando and Voita 2024, section 2.1)."""
 
-BLOCK_ELEMENTS = 2**20
-"""Largest number of float32 elements of one block of head parts (4 MiB: it should stay in a cache)."""
-
-Norm = Literal["l1", "l2"]
+VALUE_ELEMENTS = 2**25
+"""Largest number of float32 elements of values behind W_O that exist at once (128 MiB), but for one head's."""
 
 
 @dataclass(frozen=True)
@@ -103,21 +102,28 @@ class LayerContributions:
         return LayerContributions(self.attention.to(device), feed_forward)
 
 
-def layer_contributions(layer: LayerActivations, norm: Norm = "l1") -> LayerContributions:
-    """Contributions of one block, before any threshold (method: section 2)."""
+@torch.no_grad()
+def layer_contributions(layer: LayerActivations, norm: Norm = "l1", *, is_compiled: bool = False) -> LayerContributions:
+    """Contributions of one block, before any threshold (method: section 2).
+
+    is_compiled: whether the heads' proximities are worth a compiled loop; it changes rounding only.
+    """
     residual = layer.residual_before.float()
-    pattern, output_weight, bias = _frozen(layer)
-    value_output = value_outputs(layer.value, output_weight, heads=pattern.shape[1])
-    attended = torch.einsum("bhqk,bkhd->bqd", pattern, value_output)
-    after_attention = residual + attended if bias is None else residual + attended + bias
+    pattern, weight, bias = _frozen(layer)
     written = layer.feed_forward.float()
     is_parallel = layer.residual_between is None
     between = layer.residual_after if layer.residual_between is None else layer.residual_between
+    beside = residual if bias is None else residual + bias
+    after_attention, by_head = _attended(
+        layer.value, pattern, weight, beside + written if is_parallel else beside, norm, is_compiled
+    )
+    # what the query cannot attend to is no part at all: it gets neither a share nor an ε
+    by_head.masked_fill_(~layer.attendable[..., None], -torch.inf)
     attention = _shares(
-        whole=after_attention + written if is_parallel else after_attention,
+        whole=after_attention,
         stream=between.float(),
         residual=residual,
-        heads=(pattern, value_output, layer.attendable),
+        by_head=by_head,
         feed_forward=written if is_parallel else None,
         bias=bias,
         norm=norm,
@@ -128,7 +134,7 @@ def layer_contributions(layer: LayerActivations, norm: Norm = "l1") -> LayerCont
         whole=between.float() + written,
         stream=layer.residual_after.float(),
         residual=between.float(),
-        heads=None,
+        by_head=None,
         feed_forward=written,
         bias=None,
         norm=norm,
@@ -136,8 +142,40 @@ def layer_contributions(layer: LayerActivations, norm: Norm = "l1") -> LayerCont
     return LayerContributions(attention, feed_forward)
 
 
+def _attended(
+    value: Tensor, pattern: Tensor, weight: Tensor, beside: Tensor, norm: Norm, is_compiled: bool
+) -> tuple[Tensor, Tensor]:
+    """The attention sum [B, n, d] and the heads' proximities to it [B, n, n, H].
+
+    beside [B, n, d]: what the sum holds beside the heads' parts. Values behind W_O exist for as many prompts at once as
+    VALUE_ELEMENTS allows; where a single prompt takes more, for as many heads, and then the sum is made without them.
+    """
+    batch, heads, positions, _ = pattern.shape
+    width, size = beside.shape[-1], value.shape[-1]
+    prompts = VALUE_ELEMENTS // (positions * heads * width)
+    whole = beside.clone()
+    by_head = beside.new_empty(batch, positions, positions, heads)
+    for first in range(0, batch, max(1, prompts)):
+        rows = slice(first, first + max(1, prompts))
+        if prompts:
+            parts = value_outputs(value[rows], weight, heads)
+            whole[rows].baddbmm_(pattern[rows].permute(0, 2, 3, 1).flatten(2), parts.flatten(1, 2))
+            by_head[rows] = head_proximities(whole[rows], pattern[rows], parts, norm, is_compiled=is_compiled)
+            continue
+        values = value[rows].float().repeat_interleave(heads // value.shape[1], dim=1)
+        whole[rows] += (pattern[rows] @ values).transpose(1, 2).flatten(2) @ weight.T
+        at_once = max(1, VALUE_ELEMENTS // (positions * width))
+        for start in range(0, heads, at_once):
+            some = slice(start, min(start + at_once, heads))
+            parts = value_outputs(values[:, some], weight[:, some.start * size : some.stop * size], some.stop - start)
+            by_head[rows, ..., some] = head_proximities(
+                whole[rows], pattern[rows, some], parts, norm, is_compiled=is_compiled
+            )
+    return whole, by_head
+
+
 def _frozen(layer: LayerActivations) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Pattern, W_O and bias [B, n, d] in float32, what stands between W_O and the stream folded in.
+    """Pattern, W_O [d, H · d_head] and bias [B, n, d] in float32, what stands between W_O and the stream folded in.
 
     gain ⊙ (a · v W_O) / divisor = (a / divisor) · v (gain ⊙ W_O): the gain belongs to the coordinate, the divisor to
     the query.
@@ -159,9 +197,13 @@ def value_outputs(value: Tensor, output_weight: Tensor, heads: int) -> Tensor:
     value [B, K, n, d_head] (K key-value heads, each shared by H/K query heads), output_weight [d, H · d_head];
     returns [B, n, H, d] in float32.
     """
-    value = value.float().repeat_interleave(heads // value.shape[1], dim=1)
-    weight = output_weight.float().view(output_weight.shape[0], heads, -1)
-    return torch.einsum("bhke,dhe->bkhd", value, weight)
+    batch, groups, positions, size = value.shape
+    value, weight = value.float(), output_weight.float()
+    found = value.new_empty(batch * positions, heads, len(weight))
+    for head in range(heads):  # written where they belong: one product of all heads would have to be copied
+        columns = slice(head * size, (head + 1) * size)
+        torch.mm(value[:, head * groups // heads].flatten(0, 1), weight[:, columns].T, out=found[:, head])
+    return found.view(batch, positions, heads, -1)
 
 
 def _shares(
@@ -169,27 +211,21 @@ def _shares(
     whole: Tensor,
     stream: Tensor,
     residual: Tensor,
-    heads: tuple[Tensor, Tensor, Tensor] | None,
+    by_head: Tensor | None,
     feed_forward: Tensor | None,
     bias: Tensor | None,
     norm: Norm,
 ) -> SumContributions:
-    whole_norm = _norm(whole, norm)
+    """Proximities as shares of 1; `by_head` [B, n, n, H] are proximities already, −∞ where there is no part."""
 
-    def proximity(part: Tensor) -> Tensor:
-        return _proximity(whole, whole - part, norm)
+    def proximity_of(part: Tensor) -> Tensor:
+        return proximity(whole, whole - part, norm)
 
-    by_head = None
-    if heads is not None:
-        pattern, value_output, attendable = heads
-        # what the query cannot attend to is no part at all: it gets neither a share nor an ε
-        by_head = _head_proximities(whole, pattern, value_output, norm)
-        by_head = by_head.masked_fill(~attendable[..., None], -torch.inf)
     parts = [
-        proximity(residual),
+        proximity_of(residual),
         by_head,
-        None if feed_forward is None else proximity(feed_forward),
-        None if bias is None else proximity(bias),
+        None if feed_forward is None else proximity_of(feed_forward),
+        None if bias is None else proximity_of(bias),
     ]
     degenerate = torch.stack([_largest(part) <= 0 for part in parts if part is not None]).all(dim=0)
     floored = [None if part is None else part.clamp(min=EPSILON).where(part > -torch.inf, 0) for part in parts]
@@ -203,50 +239,9 @@ def _shares(
         feed_forward=shares[2],
         bias=shares[3],
         degenerate=degenerate,
-        stream_norm=whole_norm,
+        stream_norm=norm_of(whole, norm),
         completeness_error=(whole - stream).abs().sum(-1) / stream.abs().sum(-1).clamp(min=EPSILON),
     )
-
-
-def _head_proximities(whole: Tensor, pattern: Tensor, value_output: Tensor, norm: Norm) -> Tensor:
-    """‖y‖ − ‖y − a·vW_O‖ for every [query, key, head]: [B, n, n, H]. Keys after the query are left at −∞.
-
-    The parts [B, query, key, H, d] exist one block of queries at a time, for keys up to the block's last query.
-    """
-    batch, positions, head_count, width = value_output.shape
-    proximities = whole.new_full((batch, positions, positions, head_count), -torch.inf)
-    rows = min(positions, max(1, BLOCK_ELEMENTS // (positions * head_count * width)))
-    prompts = max(1, BLOCK_ELEMENTS // (rows * positions * head_count * width))
-    by_query = pattern.permute(0, 2, 3, 1)
-    for start in range(0, batch, prompts):
-        block = slice(start, start + prompts)
-        for first in range(0, positions, rows):
-            last = min(first + rows, positions)
-            left = torch.addcmul(  # y − a·vW_O in one pass over memory
-                whole[block, first:last, None, None],
-                by_query[block, first:last, :last, :, None],
-                value_output[block, None, :last],
-                value=-1,
-            )
-            proximities[block, first:last, :last] = _proximity(whole[block, first:last, None, None], left, norm)
-    return proximities
-
-
-def _proximity(whole: Tensor, left: Tensor, norm: Norm) -> Tensor:
-    """‖y‖ − ‖y − p‖, given y and what is left of it without the part, y − p; overwrites `left`.
-
-    Subtracted coordinate by coordinate, because the difference of two float32 norms keeps few digits. The published
-    pipeline adds 1e-6 to every coordinate of y − p, its library's default; that is not done here.
-    """
-    if norm == "l1":
-        return left.abs_().neg_().add_(whole.abs()).sum(-1)
-    squares = ((whole - left) * (whole + left)).sum(-1)
-    return squares / (_norm(whole, norm) + _norm(left, norm)).clamp(min=torch.finfo(squares.dtype).tiny)
-
-
-def _norm(vectors: Tensor, norm: Norm) -> Tensor:
-    # on a CPU the sum of absolute values is four times faster than vector_norm(ord=1) over short rows
-    return vectors.abs().sum(-1) if norm == "l1" else torch.linalg.vector_norm(vectors, dim=-1)
 
 
 def _per_position(part: Tensor) -> Tensor:

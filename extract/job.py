@@ -7,9 +7,10 @@ tables.
 """
 
 import json
+import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,11 +20,13 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
+from timecourse.errors import MachineError
 from timecourse.extract.facts import facts_sha256
 from timecourse.extract.identity import EXTRACTOR_VERSION, ExtractionRequest
 from timecourse.extract.loading import LoadedModel, available_device, load_model, load_tokenizer
 from timecourse.extract.measurement import Measurement
-from timecourse.extract.parts import WHOLE, Part, write_counts
+from timecourse.extract.memory import is_out_of_memory, memory_limit, memory_plan, plan_row
+from timecourse.extract.parts import WHOLE, Part, prompts_of_part, write_counts
 from timecourse.extract.prompts import Prompt, build_prompts
 from timecourse.extract.raw import SCHEMA_VERSION, write_table
 
@@ -33,11 +36,16 @@ SMALL_MODEL_PARAMETERS = 20_000_000
 
 @dataclass(frozen=True)
 class Machine:
-    """How the job runs; nothing here changes what is measured. `device`: auto, cpu, cuda, split; threads 0: by size."""
+    """How the job runs; nothing here changes what is measured.
+
+    device: auto, cpu, cuda, split. batch_size: prompts per forward pass; None for as many as fit into memory_gb.
+    threads: 0 for as many as suit the model's size. memory_gb: None for most of what is free.
+    """
 
     device: str = "auto"
-    batch_size: int = 32
+    batch_size: int | None = None
     threads: int = 0
+    memory_gb: float | None = None
 
 
 def prompts_of(request: ExtractionRequest) -> list[Prompt]:
@@ -68,11 +76,15 @@ def extract(
         model = load_model(request.checkpoint, request.settings.dtype, device, request.settings.attention)
     with _timed(seconds, "measure"), _threads(machine.threads or _threads_for(model)), torch.inference_mode():
         measured = Measurement(request, model, prompts)
-        by_length = sorted(prompts, key=lambda prompt: len(prompt.token_ids))
-        for start in range(0, len(by_length), machine.batch_size)[part.index :: part.count]:
-            batch = by_length[start : start + machine.batch_size]
-            measured.add(batch)
-            progress(len(batch))
+        limit = memory_limit(device, machine.memory_gb) + (0 if machine.memory_gb else _bytes(model))
+        plan = memory_plan(request.checkpoint, request.settings.dtype, limit, weights=_bytes(model))
+        taken = plan_row(plan, prompts, machine.batch_size)
+        if machine.memory_gb is not None and taken["peak_gb"] > machine.memory_gb:
+            raise MachineError(
+                f"memory_gb is {machine.memory_gb:g}, but {request.checkpoint.name!r} with {taken['batch']} prompts of "
+                f"{taken['tokens']} tokens takes {taken['peak_gb']:.3g} GB; raise it"
+            )
+        _measure(measured, plan.batches(prompts_of_part(prompts, part), machine.batch_size), progress)
     with _timed(seconds, "write"):
         rows = measured.write(directory)
     rows["checkpoint"] = write_table(
@@ -81,6 +93,44 @@ def extract(
     if part != WHOLE:
         write_counts(directory, measured.degenerate_sums, measured.sums)
     return rows
+
+
+def memory_row(request: ExtractionRequest, machine: Machine) -> dict[str, Any]:
+    """What an extraction will take, as far as the config says, in gigabytes. Raises UserError as `extract` does."""
+    limit = memory_limit(available_device(machine.device), machine.memory_gb)
+    plan = memory_plan(request.checkpoint, request.settings.dtype, limit)
+    return plan_row(plan, prompts_of(request), machine.batch_size)
+
+
+def _measure(measured: Measurement, batches: Iterable[list[Prompt]], progress: Callable[[int], None]) -> None:
+    """Measure every batch; one that does not fit into memory is halved, and so are those after it.
+
+    Raises MachineError where a single prompt does not fit.
+    """
+    coming = list(batches)[::-1]
+    while coming:
+        batch = coming.pop()
+        try:
+            measured.add(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise MachineError(
+                    f"a prompt of {len(batch[0].token_ids)} tokens does not fit into memory beside the weights of "
+                    f"{measured.request.checkpoint.name!r}"
+                ) from error
+            logging.getLogger("timecourse.run").info(
+                "out of memory", extra={"checkpoint": measured.request.checkpoint_id, "prompts": len(batch)}
+            )
+        else:
+            progress(len(batch))
+            continue
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        at_most = (len(batch) + 1) // 2
+        again = [one[at : at + at_most] for one in [batch, *coming[::-1]] for at in range(0, len(one), at_most)]
+        coming = again[::-1]
 
 
 @contextmanager
@@ -96,6 +146,10 @@ def loaded(request: ExtractionRequest, machine: Machine) -> Iterator[LoadedModel
 
 def _parameter_count(model: LoadedModel) -> int:
     return sum(parameter.numel() for parameter in model.network.parameters())
+
+
+def _bytes(model: LoadedModel) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.network.parameters())
 
 
 def _threads_for(model: LoadedModel) -> int:

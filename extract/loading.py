@@ -40,6 +40,17 @@ class LoadedModel:
             for part in range(self.head_count + 1)
         ]
 
+    def logits_at(self, rows: Tensor, positions: Tensor, **inputs: Tensor) -> Tensor:
+        """The model's logits [P, V] at P positions of a batch, in a forward pass; only these pass the unembedding."""
+        keep = self.unembedding.register_forward_pre_hook(
+            lambda _, args: (args[0][rows.to(args[0].device), positions.to(args[0].device)][None],)
+        )
+        try:
+            logits: Tensor = self.network(**inputs, use_cache=False).logits[0]
+        finally:
+            keep.remove()
+        return logits.to(self.device)
+
     def read_stream(self, stream: Tensor) -> Tensor:
         """The logits that the model would give if the stream [..., d] were its last one (logit lens)."""
         logits: Tensor = self.unembedding(self.final_norm(stream)).to(stream.device)

@@ -7,28 +7,38 @@ there.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from timecourse.errors import UserError
 from timecourse.extract.activations import LayerActivations, reading_layers, unread_attention
-from timecourse.extract.contributions import LayerContributions, Norm, layer_contributions
+from timecourse.extract.contributions import LayerContributions, layer_contributions
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.loading import LoadedModel, load_tokenizer
-from timecourse.extract.predictions import log_probabilities, read_out
+from timecourse.extract.predictions import Readout, log_probabilities, read_out
 from timecourse.extract.prompts import MismatchedPrompt, Prompt, answer_candidates, mismatched_prompts
+from timecourse.extract.proximities import Norm
 from timecourse.extract.raw import write_table
 from timecourse.extract.routes import KEY_GROUPS, ComponentScores, walk_routes
 
 COMPLETENESS_BOUND = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
 """Largest ‖Σp − stream‖₁ / ‖stream‖₁ that is accepted, by dtype (method: section 2)."""
+
+LOGIT_ELEMENTS = 2**22
+"""Largest number of logits of the lens that exist at once, but for those of one answer token (16 MiB in float32: what
+is done to each of them should stay in a cache)."""
+
+COMPILED_ELEMENTS = 2**33
+"""Coordinates of all head parts of an extraction from which compiling the loop over them takes less than it saves."""
 
 
 @dataclass
@@ -37,7 +47,7 @@ class _Columns:
 
     chunks: dict[str, list[np.ndarray[Any, Any]]] = field(default_factory=dict)
 
-    def add(self, **columns: Any) -> None:
+    def add(self, columns: Mapping[str, Any]) -> None:
         for name, values in columns.items():
             self.chunks.setdefault(name, []).append(np.asarray(values))
 
@@ -59,13 +69,17 @@ class Measurement:
         self.candidates = answer_candidates(prompts)
         self.mismatched = mismatched_prompts(prompts, request.checkpoint.context_length)
         self.attributions, self.contributions, self.predictions = _Columns(), _Columns(), _Columns()
+        self.is_compiled = _part_elements(request, prompts) >= COMPILED_ELEMENTS
         self.completeness_error = 0.0
         self.lens_error = 0.0
         self.degenerate_sums = [0] * len(self.taus)
         self.sums = 0
 
     def add(self, batch: Sequence[Prompt]) -> None:
-        """Measure prompts of like length; `batch` is one forward pass, and one more with mismatched subjects."""
+        """Measure prompts of like length; `batch` is one forward pass, and one more with mismatched subjects.
+
+        Where it raises, nothing of the batch was added.
+        """
         log_probs_mismatched = self._log_probs_mismatched(batch)
         device = self.model.device
         ids, mask, rows, positions = _padded(batch, device)
@@ -76,25 +90,36 @@ class Measurement:
             targets[row, :count] = torch.tensor([role != "special" for role in prompt.roles])
             key_groups[row, :count] = torch.tensor([_key_group(role) for role in prompt.roles])
             key_groups[row, 0] = KEY_GROUPS.index("first")
-        targets, key_groups = targets.to(device), key_groups.to(device)
+        targets, key_groups, present = targets.to(device), key_groups.to(device), mask.bool()
 
         layers: list[LayerContributions] = []
         streams: list[Tensor] = []
         norm: Norm = "l2" if self.request.settings.norm == "l2" else "l1"
 
         def receive(index: int, activations: LayerActivations) -> None:
-            layers.append(layer_contributions(activations, norm).to(device))
+            layers.append(layer_contributions(activations, norm, is_compiled=self.is_compiled).to(device))
             if index == 0:
                 streams.append(activations.residual_before.to(device)[rows, positions])
             streams.append(activations.residual_after.to(device)[rows, positions])
 
         with reading_layers(self.model.network, self.model.family, receive):
-            logits = self.model.network(input_ids=ids, attention_mask=mask, use_cache=False).logits.to(device)
-        self._check_completeness(layers, mask.bool())
+            logits = self.model.logits_at(rows, positions, input_ids=ids, attention_mask=mask)
+        completeness_error = self._completeness_error(layers, present)
         prompt_ids = np.array([prompt.prompt_id for prompt in batch])
-        self._add_attributions(prompt_ids, layers, mask.bool(), targets, key_groups)
-        self._add_contributions(prompt_ids, layers, rows, positions)
-        self._add_predictions(batch, streams, logits[rows, positions], positions, log_probs_mismatched)
+        contributions = self._contributions(prompt_ids, layers, rows, positions)
+        predictions, lens_error = self._predictions(batch, streams, logits, positions, log_probs_mismatched)
+        attributions = [
+            self._attributions(index, tau, prompt_ids, layers, present, targets, key_groups)
+            for index, tau in enumerate(self.taus)
+        ]
+        for index, (columns, degenerate_sums) in enumerate(attributions):
+            self.attributions.add(columns)
+            self.degenerate_sums[index] += degenerate_sums
+        self.sums += sum(len(layer.sums) for layer in layers) * int(present.sum())
+        self.contributions.add(contributions)
+        self.predictions.add(predictions)
+        self.completeness_error = max(self.completeness_error, completeness_error)
+        self.lens_error = max(self.lens_error, lens_error)
 
     def _log_probs_mismatched(self, batch: Sequence[Prompt]) -> Tensor:
         """Log-probability of every answer token after the mismatched subject, [P]; NaN where there is none."""
@@ -103,14 +128,14 @@ class Measurement:
         mismatched = [self.mismatched[prompt.prompt_id] for prompt in batch if prompt.prompt_id in self.mismatched]
         if mismatched:
             ids, mask, rows, positions = _padded(mismatched, self.model.device)
-            with unread_attention(self.model.network):
-                logits = self.model.network(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            logits = logits.to(self.model.device)[rows, positions]
+            with unread_attention(self.model.network):  # the last token of all predicts nothing that is read
+                logits = self.model.logits_at(rows, positions, input_ids=ids[:, :-1], attention_mask=mask[:, :-1])
             found[torch.tensor(has_one, device=found.device)] = log_probabilities(logits, ids[rows, positions + 1])
         return found
 
-    def _check_completeness(self, layers: Sequence[LayerContributions], present: Tensor) -> None:
-        dtype = self.request.settings.dtype
+    def _completeness_error(self, layers: Sequence[LayerContributions], present: Tensor) -> float:
+        """The largest of any sum. Raises UserError where one is beyond its bound."""
+        dtype, largest = self.request.settings.dtype, 0.0
         for index, layer in enumerate(layers):
             names = ("attention + FFN",) if self.model.is_parallel else ("attention", "FFN")
             for name, part in zip(names, layer.sums, strict=True):
@@ -121,53 +146,55 @@ class Measurement:
                         f"checkpoint {self.request.checkpoint.name!r} is refused: the parts of layer {index}'s {name} "
                         f"sum miss the stream by {worst:.2g} (bound for {dtype}: {COMPLETENESS_BOUND[dtype]:g})"
                     )
-                self.completeness_error = max(self.completeness_error, worst)
+                largest = max(largest, worst)
+        return largest
 
-    def _add_attributions(
+    def _attributions(
         self,
+        tau_index: int,
+        tau: float,
         prompt_ids: "np.ndarray[Any, Any]",
         layers: Sequence[LayerContributions],
         present: Tensor,
         targets: Tensor,
         key_groups: Tensor,
-    ) -> None:
-        self.sums += sum(len(layer.sums) for layer in layers) * int(present.sum())
-        for tau_index, tau in enumerate(self.taus):
-            routes = walk_routes(layers, tau, targets, key_groups)
-            self.degenerate_sums[tau_index] += int(routes.degenerate_sums[present].sum())
-            kinds = [_stacked([layer[kind] for layer in routes.layers]) for kind in (0, 1)]
-            edges = torch.cat([kind.edges for kind in kinds], dim=-1)
-            layer, row, target, part = edges.nonzero(as_tuple=True)
-            is_head = part < self.model.head_count
-            columns = {
-                name: _numpy(torch.cat([getattr(kind, name) for kind in kinds], dim=-1)[layer, row, target, part])
-                for name in ("score", "peak", "direct")
-            }
-            by_key = kinds[0].by_key
-            assert by_key is not None
-            split = torch.full((len(part), len(KEY_GROUPS)), torch.nan, device=by_key.device)
-            split[is_head] = by_key[layer[is_head], row[is_head], target[is_head], part[is_head]]
-            self.attributions.add(
-                tau_id=np.full(len(part), tau_index),
-                prompt_id=prompt_ids[_numpy(row)],
-                position=_numpy(target),
-                component_id=_numpy(layer * (self.model.head_count + 1) + part),
-                score=columns["score"],
-                peak=columns["peak"],
-                edges=_numpy(edges[layer, row, target, part]),
-                score_direct=columns["direct"],
-                **{f"score_{group}": _numpy(split[:, index]) for index, group in enumerate(KEY_GROUPS)},
-            )
+    ) -> tuple[dict[str, Any], int]:
+        """Rows of every active component of every target, and how many of the prompts' sums have no part left."""
+        routes = walk_routes(layers, tau, targets, key_groups)
+        kinds = [_stacked([layer[kind] for layer in routes.layers]) for kind in (0, 1)]
+        edges = torch.cat([kind.edges for kind in kinds], dim=-1)
+        layer, row, target, part = edges.nonzero(as_tuple=True)
+        is_head = part < self.model.head_count
+        scores = {
+            name: _numpy(torch.cat([getattr(kind, name) for kind in kinds], dim=-1)[layer, row, target, part])
+            for name in ("score", "peak", "direct")
+        }
+        by_key = kinds[0].by_key
+        assert by_key is not None
+        split = torch.full((len(part), len(KEY_GROUPS)), torch.nan, device=by_key.device)
+        split[is_head] = by_key[layer[is_head], row[is_head], target[is_head], part[is_head]]
+        columns = {
+            "tau_id": np.full(len(part), tau_index),
+            "prompt_id": prompt_ids[_numpy(row)],
+            "position": _numpy(target),
+            "component_id": _numpy(layer * (self.model.head_count + 1) + part),
+            "score": scores["score"],
+            "peak": scores["peak"],
+            "edges": _numpy(edges[layer, row, target, part]),
+            "score_direct": scores["direct"],
+            **{f"score_{group}": _numpy(split[:, index]) for index, group in enumerate(KEY_GROUPS)},
+        }
+        return columns, int(routes.degenerate_sums[present].sum())
 
-    def _add_contributions(
+    def _contributions(
         self, prompt_ids: "np.ndarray[Any, Any]", layers: Sequence[LayerContributions], rows: Tensor, positions: Tensor
-    ) -> None:
+    ) -> dict[str, Any]:
         at = (rows, positions)
         shares: list[Tensor] = []
         norms: dict[int, Tensor] = {}
         for layer in layers:
             assert layer.attention.heads is not None
-            shares += [*layer.attention.heads.sum(2)[at].unbind(1), layer.feed_forward_part[at]]
+            shares += [*layer.attention.heads[at].sum(1).unbind(1), layer.feed_forward_part[at]]
         for layer in layers:
             for part in layer.sums:
                 norms[len(shares)] = part.stream_norm[at]
@@ -177,22 +204,26 @@ class Measurement:
         no_norm = torch.full_like(shares[0], torch.nan)
         stream_norm = torch.stack([norms.get(index, no_norm) for index in range(len(shares))], 1)
         predicting, part_count = direct.shape
-        self.contributions.add(
-            prompt_id=np.repeat(prompt_ids[_numpy(rows)], part_count),
-            position=np.repeat(_numpy(positions), part_count),
-            component_id=np.tile(np.arange(part_count), predicting),
-            c_direct=_numpy(direct).ravel(),
-            stream_norm=_numpy(stream_norm).ravel(),
-        )
+        return {
+            "prompt_id": np.repeat(prompt_ids[_numpy(rows)], part_count),
+            "position": np.repeat(_numpy(positions), part_count),
+            "component_id": np.tile(np.arange(part_count), predicting),
+            "c_direct": _numpy(direct).ravel(),
+            "stream_norm": _numpy(stream_norm).ravel(),
+        }
 
-    def _add_predictions(
+    def _predictions(
         self,
         batch: Sequence[Prompt],
-        streams: list[Tensor],
-        logits: Tensor,
+        streams: Sequence[Tensor],
+        own: Tensor,
         positions: Tensor,
         log_probs_mismatched: Tensor,
-    ) -> None:
+    ) -> tuple[dict[str, Any], float]:
+        """Rows of every answer token at every depth, and the lens's largest error. Raises UserError; see _lens_error.
+
+        streams: L + 1 times [P, d], bottom to top; own [P, V]: the model's logits.
+        """
         answers = [
             (prompt, index, prompt.token_ids[position])
             for prompt in batch
@@ -200,41 +231,54 @@ class Measurement:
         ]
         choices = [self.candidates[prompt.relation.relation_id, index] for prompt, index, _ in answers]
         widest = max(map(len, choices))
-        token_ids = torch.tensor([token for _, _, token in answers], device=logits.device)
+        token_ids = torch.tensor([token for _, _, token in answers], device=own.device)
         candidates = torch.tensor(
             [choice + [token] * (widest - len(choice)) for choice, (_, _, token) in zip(choices, answers, strict=True)],
-            device=logits.device,
+            device=own.device,
         )
-        unmeasured = torch.full_like(log_probs_mismatched, torch.nan)
-        for readout in range(-1, self.model.layer_count + 1):
-            is_own = readout == self.model.layer_count
-            read_logits = logits if is_own else self.model.read_stream(streams[readout + 1])
-            if readout == self.model.layer_count - 1:
-                self._check_lens(read_logits, logits)
-            read = read_out(read_logits, token_ids, candidates)
-            self.predictions.add(
-                prompt_id=[prompt.prompt_id for prompt, _, _ in answers],
-                answer_token_index=[index for _, index, _ in answers],
-                readout=np.full(len(answers), readout),
-                position=_numpy(positions),
-                rank=_numpy(read.rank),
-                log_prob=_numpy(read.log_prob),
-                log_prob_mismatched=_numpy(log_probs_mismatched if is_own else unmeasured),
-                top1_token_id=_numpy(read.top1_token_id),
-                entropy=_numpy(read.entropy),
-                rank_in_relation=_numpy(read.rank_in_relation),
+        stacked = torch.stack(list(streams), 1)
+        depths = stacked.shape[1] + 1
+        found: list[Readout] = []
+        error = torch.zeros((), device=own.device)
+        # The unembedding is read once for many streams; blocks go over rows, because a rank compares a row's logits,
+        # which only one product of the whole row makes comparable to the last digit.
+        at_once = max(1, LOGIT_ELEMENTS // (own.shape[1] * depths))
+        for start in range(0, len(own), at_once):
+            some = slice(start, start + at_once)
+            lens = self.model.read_stream(stacked[some])
+            error = torch.maximum(error, (lens[:, -1] - own[some]).float().abs().max())
+            logits = torch.cat([lens, own[some, None]], 1).flatten(0, 1)
+            found.append(
+                read_out(
+                    logits, token_ids[some].repeat_interleave(depths), candidates[some].repeat_interleave(depths, 0)
+                )
             )
+        read = {
+            name: _numpy(torch.cat([getattr(one, name) for one in found]))
+            for name in ("rank", "log_prob", "top1_token_id", "entropy", "rank_in_relation")
+        }
+        mismatched = torch.full((len(own), depths), torch.nan, device=own.device)
+        mismatched[:, -1] = log_probs_mismatched
+        columns = {
+            "prompt_id": np.repeat([prompt.prompt_id for prompt, _, _ in answers], depths),
+            "answer_token_index": np.repeat([index for _, index, _ in answers], depths),
+            "readout": np.tile(np.arange(-1, depths - 1), len(answers)),
+            "position": np.repeat(_numpy(positions), depths),
+            "log_prob_mismatched": _numpy(mismatched).ravel(),
+            **read,
+        }
+        return columns, self._lens_error(error, own)
 
-    def _check_lens(self, lens: Tensor, own: Tensor) -> None:
+    def _lens_error(self, difference: Tensor, own: Tensor) -> float:
         """The lens after the last block must be the model's own readout: otherwise it reads something else."""
-        error = float((lens - own).float().abs().max() / own.float().abs().max().clamp(min=1e-6))
+        error = float(difference / own.float().abs().max().clamp(min=1e-6))
         bound = COMPLETENESS_BOUND[self.request.settings.dtype]
         if not error <= bound:
             raise UserError(
                 f"checkpoint {self.request.checkpoint.name!r} is refused: the logit lens after the last block differs "
                 f"from the model's logits by {error:.2g} (bound {bound:g})"
             )
-        self.lens_error = max(self.lens_error, error)
+        return error
 
     @property
     def degenerate_share(self) -> float:
@@ -254,7 +298,8 @@ class Measurement:
         contributions = self.contributions.joined(["prompt_id", "position", "component_id"])
         predictions = self.predictions.joined(["prompt_id", "answer_token_index", "readout"])
         tokenizer = load_tokenizer(self.request.checkpoint)
-        top1 = {int(token): tokenizer.decode([int(token)]) for token in np.unique(predictions["top1_token_id"])}
+        top1_ids = np.unique(predictions["top1_token_id"])
+        top1_tokens = [tokenizer.decode([token]) for token in top1_ids.tolist()]
         tables: dict[str, dict[str, Any]] = {
             "prompts": _prompt_columns(self.prompts),
             "prompt_tokens": _prompt_token_columns(self.prompts),
@@ -271,7 +316,7 @@ class Measurement:
             },
             "predictions": {
                 **predictions,
-                "top1_token": [top1[int(token)] for token in predictions["top1_token_id"]],
+                "top1_token": _named(np.searchsorted(top1_ids, predictions["top1_token_id"]), top1_tokens),
                 "log_prob_mismatched": _nullable(predictions["log_prob_mismatched"]),
             },
         }
@@ -281,6 +326,13 @@ class Measurement:
             everywhere = _named(np.zeros(count, dtype=np.int32), [extraction_id])
             rows[table] = write_table(directory, table, {"extraction_id": everywhere, **columns})
         return rows
+
+
+def _part_elements(request: ExtractionRequest, prompts: Sequence[Prompt]) -> int:
+    """Coordinates of every head's part for every query and key, in all layers of all prompts."""
+    shape = request.checkpoint.architecture
+    pairs = sum(len(prompt.token_ids) * (len(prompt.token_ids) + 1) // 2 for prompt in prompts)
+    return pairs * int(shape["layer_count"] * shape["head_count"] * shape["hidden_size"])
 
 
 def _prompt_columns(prompts: Sequence[Prompt]) -> dict[str, list[Any]]:
@@ -297,17 +349,23 @@ def _prompt_columns(prompts: Sequence[Prompt]) -> dict[str, list[Any]]:
     }
 
 
-def _prompt_token_columns(prompts: Sequence[Prompt]) -> dict[str, list[Any]]:
-    rows = [
-        (prompt.prompt_id, position, token_id, token, role, position in predicting, role == "special")
-        for prompt in prompts
-        for predicting in [set(prompt.predicting_positions)]
-        for position, (token_id, token, role) in enumerate(
-            zip(prompt.token_ids, prompt.tokens, prompt.roles, strict=True)
-        )
-    ]
-    names = ("prompt_id", "position", "token_id", "token", "span_role", "is_answer_predicting", "is_special")
-    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+def _prompt_token_columns(prompts: Sequence[Prompt]) -> dict[str, Any]:
+    lengths = np.array([len(prompt.token_ids) for prompt in prompts])
+    starts = np.concatenate([[0], lengths.cumsum()])
+    predicting = np.zeros(starts[-1], dtype=bool)
+    predicting[
+        [start + at for start, prompt in zip(starts[:-1], prompts, strict=True) for at in prompt.predicting_positions]
+    ] = True
+    roles = pa.array(list(chain.from_iterable(prompt.roles for prompt in prompts))).dictionary_encode()
+    return {
+        "prompt_id": np.repeat([prompt.prompt_id for prompt in prompts], lengths),
+        "position": np.arange(starts[-1]) - np.repeat(starts[:-1], lengths),
+        "token_id": list(chain.from_iterable(prompt.token_ids for prompt in prompts)),
+        "token": list(chain.from_iterable(prompt.tokens for prompt in prompts)),
+        "span_role": roles,
+        "is_answer_predicting": predicting,
+        "is_special": pc.equal(roles, "special"),
+    }
 
 
 def _padded(

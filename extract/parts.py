@@ -1,7 +1,8 @@
 """One extraction that was measured in parts, each by a process of its own: the parts' tables become the whole's.
 
-A part measures every n-th batch of the checkpoint's prompts. It holds all prompts, since the choices of an answer and
-mismatched subjects depend on all of them, and the batches are those of a whole extraction, so that the numbers are its.
+A part measures every n-th block of the checkpoint's prompts. It holds all prompts, since the choices of an answer and
+mismatched subjects depend on all of them. Blocks are the same whatever machine measures the part, and in however large
+batches, so that parts fit together.
 """
 
 import json
@@ -15,7 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from timecourse.extract.prompts import Prompt
 from timecourse.extract.raw import write_table
+
+BLOCK = 32
+"""Prompts of like length that go to the same part."""
 
 COUNTS = "counts.json"
 """Of a part, beside its tables: what its share of degenerate sums was computed from."""
@@ -33,6 +38,13 @@ class Part:
 
 
 WHOLE = Part(0, 1)
+
+
+def prompts_of_part(prompts: Sequence[Prompt], part: Part) -> list[Prompt]:
+    """The prompts that a part measures: every one is in exactly one part."""
+    by_length = sorted(prompts, key=lambda prompt: len(prompt.token_ids))
+    starts = range(0, len(by_length), BLOCK)[part.index :: part.count]
+    return [prompt for start in starts for prompt in by_length[start : start + BLOCK]]
 
 
 def write_counts(directory: Path, degenerate_sums: Sequence[int], sums: int) -> None:

@@ -198,6 +198,8 @@ def test_only_and_dry_run(run, lake, flags, series_directory, tmp_path):
     would = run("refresh", *flags, "--checkpoints", series, "--tau", "4x", "--dry-run")
     assert "would extract tiny/step200: new" in would.stdout
     assert "would extract tiny/main: changed settings" in would.stdout and "4 of the series'" in would.stdout
+    memory = run("extract", *flags, "--checkpoints", series, "--tau", "4x", "--plan", "--memory-gb", "2")
+    assert "4 of the series'" in memory.stdout and memory.stdout.count("peak_gb") == 1
     assert sorted(path for path in lake.rglob("*")) == before
     unknown = run("refresh", *flags, "--checkpoints", series, "--only", "step7")
     assert unknown.returncode == 2 and "'step7'" in unknown.stderr

@@ -131,8 +131,9 @@ class MachineSettings(_Section):
     """How the job runs; nothing here changes what is measured."""
 
     device: Text = "auto"
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=0, le=4096)] = 0
+    memory_gb: Annotated[Gigabytes, Field(gt=0)] | None = None
     max_cache_gb: Annotated[Gigabytes, Field(gt=0)] | None = None
     build_memory_gb: Annotated[Gigabytes, Field(ge=0.5)] = 4
 

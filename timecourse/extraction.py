@@ -54,7 +54,8 @@ def machine_of(settings: Settings) -> "Machine":
     """How jobs run here."""
     from timecourse.extract.job import Machine
 
-    return Machine(settings.machine.device, settings.machine.batch_size, settings.machine.threads)
+    on = settings.machine
+    return Machine(on.device, on.batch_size, on.threads, on.memory_gb)
 
 
 def run_task(task: ExtractionTask) -> Extracted:

@@ -24,7 +24,7 @@ from timecourse.errors import UserError
 from timecourse.executors import Executor, Lost, answered, executor_of, refuse_missing
 from timecourse.extract.checkpoints.series import declarations
 from timecourse.extract.identity import ExtractionRequest
-from timecourse.extract.parts import Part
+from timecourse.extract.parts import BLOCK, Part
 from timecourse.extraction import Extracted, ExtractionTask, extract_claimed, is_done, machine_of, run_task
 from timecourse.lake import Commit, Contents, Lake
 from timecourse.plan import Plan, Task, make_plan, refuse_early, stream
@@ -300,7 +300,7 @@ def _tasks(lake: Lake, settings: Settings, plan: Plan, requests: Sequence[Extrac
     before, tasks = _commit_files(lake), []
     for request in requests:
         prompts, at_once = request.prompt_count, settings.executor.prompts_per_task
-        count = 1 if at_once is None else math.ceil(prompts / max(at_once, settings.machine.batch_size))
+        count = 1 if at_once is None else math.ceil(prompts / max(at_once, BLOCK))
         opening = plan.opening(request, settings)
         tasks += [
             ExtractionTask(opening, before.get(request.checkpoint_id), Part(index, count)) for index in range(count)

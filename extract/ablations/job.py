@@ -38,6 +38,9 @@ ABLATOR_VERSION = 1
 PAIRS_PER_PART = 60_000
 """Pairs of a set and a prompt between two files: what an interruption costs at most."""
 
+BATCH = 32
+"""Prompts per forward pass where no number is set."""
+
 Pairs = NDArray[np.int64]
 """[P, 2]: set_id and prompt_id."""
 
@@ -178,7 +181,7 @@ def ablate(
             replacements: Replacements | None = None
             for name, method, pairs in missing:
                 if method != "zero" and replacements is None:
-                    replacements = collect_replacements(model, prompts, request.seed, machine.batch_size)
+                    replacements = collect_replacements(model, prompts, request.seed, machine.batch_size or BATCH)
                 columns = score(
                     model,
                     prompts,
@@ -187,7 +190,7 @@ def ablate(
                     method,
                     norm=request.norm,
                     replacements=None if method == "zero" else replacements,
-                    batch_size=2 * machine.batch_size,  # a run keeps no activations, unlike an extraction
+                    batch_size=2 * (machine.batch_size or BATCH),  # a run keeps no activations, unlike an extraction
                     progress=progress,
                 )
                 full_name = method_name(method, request.norm, model.family)
@@ -199,14 +202,14 @@ def seconds_per_run(request: AblationRequest, machine: Machine) -> float:
     """About how long one run of a prompt takes here, by a few sets and prompts. Raises UserError as `ablate` does."""
     prompts = prompts_of(request.extraction)
     length = Counter(len(prompt.token_ids) for prompt in prompts).most_common(1)[0][0]
-    sample = [prompt for prompt in prompts if len(prompt.token_ids) == length][: machine.batch_size]
+    sample = [prompt for prompt in prompts if len(prompt.token_ids) == length][: machine.batch_size or BATCH]
     sets = request.sets[:: max(1, len(request.sets) // 8)][:8]
     pairs = [(one.set_id, prompt.prompt_id) for one in sets for prompt in sample]
     with loaded(request.extraction, _with_all_threads(machine)) as model, torch.inference_mode():
         seconds = math.inf
         for _ in range(2):  # the first run is slower
             start = time.perf_counter()
-            score(model, sample, sets, pairs, "zero", norm=request.norm, batch_size=2 * machine.batch_size)
+            score(model, sample, sets, pairs, "zero", norm=request.norm, batch_size=2 * (machine.batch_size or BATCH))
             seconds = min(seconds, time.perf_counter() - start)
     return seconds / len(pairs)
 

@@ -11,6 +11,7 @@ from polars.testing import assert_frame_equal
 
 from timecourse.config import Settings
 from timecourse.errors import MachineError
+from timecourse.extract.parts import BLOCK
 from timecourse.extraction import Extracted, ExtractionTask, run_task
 from timecourse.lake import Lake
 from timecourse.plan import make_plan
@@ -21,7 +22,7 @@ PER_TASK = 30
 
 @pytest.fixture
 def tasks(series, tmp_path):
-    """The parts of a checkpoint, for a lake of its own; batches of 7 prompts, two thresholds."""
+    """The parts of a checkpoint, for a lake of its own; batches of a block of prompts, two thresholds."""
 
     def of(name: str, per_task: int | None = PER_TASK, lake: Path = tmp_path / "lake") -> list[ExtractionTask]:
         settings = Settings.model_validate(
@@ -29,7 +30,7 @@ def tasks(series, tmp_path):
                 "series": {"checkpoints": str(series / "checkpoints"), "name": "s", "select": {"names": [name]}},
                 "facts": {"directory": series / "facts"},
                 "measurement": {"tau": ["5x", "0.001"]},
-                "machine": {"batch_size": 7, "threads": 1},
+                "machine": {"batch_size": BLOCK, "threads": 1},
                 "executor": {"prompts_per_task": per_task},
                 "lake": {"directory": lake},
             }
@@ -53,7 +54,7 @@ def test_parts_give_what_the_whole_gives(tasks, tmp_path):
     (whole,) = tasks("step0", per_task=None, lake=tmp_path / "whole")
     assert run_task(whole) == Extracted(is_committed=True)
     parts = tasks("step0")
-    assert [str(one.part) for one in parts] == ["0-of-4", "1-of-4", "2-of-4", "3-of-4"], "120 prompts, batches of 7"
+    assert [str(one.part) for one in parts] == ["0-of-4", "1-of-4", "2-of-4", "3-of-4"], "120 prompts in blocks of 32"
     assert [run_task(one).is_committed for one in (parts[2], parts[0], parts[3])] == [False, False, False]
     assert run_task(parts[0]) == Extracted(), "what is measured already is not measured again"
     assert run_task(parts[1]) == Extracted(is_committed=True)

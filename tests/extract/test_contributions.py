@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.extract.families.comparison import largest_excess
-from tests.extract.families.reference import contributions, reference
+from tests.extract.families.reference import contributions as reference_contributions
+from tests.extract.families.reference import reference
 from tests.extract.families.shapes import SHAPES, Shape, config_of, measure, prompts
-from timecourse.extract import contributions as module
+from timecourse.extract import contributions, proximities
 from timecourse.extract.contributions import layer_contributions
 from timecourse.extract.families import FAMILIES
 
@@ -42,7 +43,7 @@ def test_equal_to_the_reference_in_float64(shape, seed, lengths, norm):
     ids, mask = prompts(lengths, seed=seed)
     layers, _ = measure(shape.build(seed=seed), shape.family, ids, mask)
     blocks = reference(shape.build(seed=seed), shape.model_type, ids, mask)
-    expected = contributions(blocks, lengths, order={"l1": 1, "l2": 2}[norm])
+    expected = reference_contributions(blocks, lengths, order={"l1": 1, "l2": 2}[norm])
     assert largest_excess([layer_contributions(layer, norm) for layer in layers], *expected) <= 1
 
 
@@ -90,10 +91,14 @@ def test_the_threshold_is_strict_and_renormalises():
     assert nothing.degenerate[0, 5] and float(nothing.heads[0, 5].sum()) == 0.0
 
 
-@pytest.mark.parametrize("elements", [1, 500, 10_000])
-def test_the_block_size_changes_nothing(monkeypatch, elements):
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+@pytest.mark.parametrize("elements", [1, 500, 3_000, 10_000])
+def test_the_size_of_blocks_changes_nothing(monkeypatch, elements, norm):
+    """Blocks of head parts; values behind W_O for some prompts, for one, and for some heads of one at a time."""
     layer = example_layers()[2]
-    expected = layer_contributions(layer)
-    monkeypatch.setattr(module, "BLOCK_ELEMENTS", elements)
-    found = layer_contributions(layer)
-    torch.testing.assert_close(found.attention.heads, expected.attention.heads, rtol=0, atol=1e-7)
+    expected = layer_contributions(layer, norm)
+    monkeypatch.setattr(proximities, "BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(contributions, "VALUE_ELEMENTS", elements)
+    found = layer_contributions(layer, norm)
+    torch.testing.assert_close(found.attention.heads, expected.attention.heads, rtol=0, atol=1e-6)
+    assert float(found.attention.completeness_error.max()) <= 1e-5

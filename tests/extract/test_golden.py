@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import torch
 
-from timecourse.extract import contributions
+from timecourse.extract import contributions, proximities
 from timecourse.extract.activations import reading_layers
 from timecourse.extract.checkpoints.directory import find_checkpoints
 from timecourse.extract.contributions import LayerContributions, layer_contributions
@@ -86,7 +86,8 @@ def test_contributions_after_the_threshold_are_the_reference_ones(
     """
     bound = 3e-6 if as_published else 5e-5
     if as_published:
-        monkeypatch.setattr(contributions, "_proximity", published_proximity)
+        for module in (contributions, proximities):
+            monkeypatch.setattr(module, "proximity", published_proximity)
     only_one_side = 0
     for checkpoint in find_checkpoints(golden / "models"):
         request = ExtractionRequest("golden", checkpoint, load_relations(golden / "facts"), MeasurementSettings())

@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 from safetensors.numpy import load_file, save_file
 
 from tests.conftest import save_checkpoint
-from timecourse.errors import UserError
+from timecourse.errors import MachineError, UserError
 from timecourse.expectations.gate import gate_extraction
 from timecourse.extract import measurement
 from timecourse.extract.checkpoints.directory import find_checkpoints
@@ -136,10 +136,10 @@ def test_a_term_left_out_is_refused(tmp_path, series_directory, facts_directory,
     """The gate of method section 2, in the job: a head's values as if clip_qkv had not been."""
     original = measurement.layer_contributions
 
-    def unclipped(layer, norm):
+    def unclipped(layer, norm, **options):
         from dataclasses import replace
 
-        return original(replace(layer, value=layer.value * 1.5), norm)
+        return original(replace(layer, value=layer.value * 1.5), norm, **options)
 
     monkeypatch.setattr(measurement, "layer_contributions", unclipped)
     with pytest.raises(UserError, match="refused: the parts of layer 0's attention sum miss the stream"):
@@ -180,3 +180,49 @@ def test_the_identity_follows_every_input(series_directory, facts_directory, tmp
     assert request_for(series_directory, facts_directory, taus=("0.02",)).extraction_id == base.extraction_id
     assert base.setting_id == request_for(series_directory, facts_directory, name="step0", taus=("0.02",)).setting_id
     assert len({one.setting_id for one in (base, others[0], others[1], others[3])}) == 4
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved(
+    tmp_path, tables, series_directory, facts_directory, monkeypatch
+):
+    """And nothing of it is counted twice, wherever in the batch the memory ran out."""
+    original = measurement.walk_routes
+    tried = []
+
+    def walk(layers, tau, targets, key_groups):
+        tried.append(len(targets))
+        if len(targets) > 3 and tau != 0.02:  # the second of two thresholds
+            raise torch.OutOfMemoryError("no memory left")
+        return original(layers, tau, targets, key_groups)
+
+    monkeypatch.setattr(measurement, "walk_routes", walk)
+    request = request_for(series_directory, facts_directory, taus=("0.02", "5x"))
+    found = extracted(tmp_path / "small", request)
+    assert max(tried) == 10 and tried[-1] <= 3
+    for name in ("contributions", "predictions", "prompt_tokens"):
+        assert_frame_equal(found[name], tables[name], abs_tol=1e-4, rel_tol=1e-4)
+    assert abs(found["attributions"].height - tables["attributions"].height) <= 2
+    assert found["checkpoint"]["degenerate_share"][0] == pytest.approx(tables["checkpoint"]["degenerate_share"][0])
+
+
+def test_a_prompt_that_does_not_fit_into_memory_is_said(tmp_path, series_directory, facts_directory, monkeypatch):
+    def no_room(*_arguments, **_options):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(measurement, "layer_contributions", no_room)
+    with pytest.raises(MachineError, match=r"a prompt of \d+ tokens does not fit into memory"):
+        extracted(tmp_path / "none", request_for(series_directory, facts_directory))
+
+
+def test_a_limit_below_what_one_prompt_takes_is_refused(tmp_path, series_directory, facts_directory):
+    with pytest.raises(MachineError, match=r"memory_gb is 0.001, but 'main' with 1 prompts of \d+ tokens takes"):
+        extracted(tmp_path / "none", request_for(series_directory, facts_directory), memory_gb=0.001)
+
+
+def test_an_error_that_is_not_about_memory_is_not_swallowed(tmp_path, series_directory, facts_directory, monkeypatch):
+    def broken(*_arguments, **_options):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(measurement, "layer_contributions", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        extracted(tmp_path / "none", request_for(series_directory, facts_directory))

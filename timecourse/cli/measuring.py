@@ -3,7 +3,7 @@
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -24,6 +24,10 @@ from timecourse.cli.options import (
     takes,
 )
 from timecourse.telling import tell
+
+if TYPE_CHECKING:
+    from timecourse.config import Settings
+    from timecourse.extract.identity import ExtractionRequest
 
 
 class DemoFamily(StrEnum):
@@ -106,17 +110,47 @@ def refresh_command(
 
 @app.command()
 @takes(*MEASURING)
-def extract(context: typer.Context, only: Only = None, full: Full = False) -> None:
+def extract(
+    context: typer.Context,
+    only: Only = None,
+    full: Full = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what memory the extractions will take; extract nothing.")
+    ] = False,
+) -> None:
     """Extract, check and commit the checkpoints that are new or changed; build nothing.
 
     Several may run on one lake at once: each takes the checkpoints that no other is on.
     """
-    from timecourse.refresh import refresh
+    from timecourse.refresh import plan_refresh, refresh
     from timecourse.run_log import run_log
 
     settings = settings_of(context)
+    if plan:
+        tell_memory([task.request for task in plan_refresh(settings, only=only or (), is_full=full)], settings)
+        return
     with run_log(lake_of(context), "extract"):
         tell(refresh(settings, console, do_release=False, only=only or (), is_full=full), console)
+
+
+def tell_memory(requests: "list[ExtractionRequest]", settings: "Settings") -> None:
+    """What the extractions will take in memory, a row for all checkpoints of one shape."""
+    import polars
+
+    from timecourse.extract.job import Machine, memory_row
+    from timecourse.query import show
+
+    on = settings.machine
+    machine = Machine(on.device, on.batch_size, on.threads, on.memory_gb)
+    of_shape: dict[tuple[object, ...], list[ExtractionRequest]] = {}
+    for request in requests:
+        checkpoint = request.checkpoint
+        shape = (*checkpoint.architecture.values(), checkpoint.bytes, checkpoint.tokenizer_sha256)
+        of_shape.setdefault(shape, []).append(request)
+    rows = [{"checkpoints": len(alike)} | memory_row(alike[0], machine) for alike in of_shape.values()]
+    if rows:
+        show(polars.DataFrame(rows), "table", None)
+    console.print(f"{len(requests)} of the series' checkpoints would be extracted; nothing was written")
 
 
 @app.command()

@@ -69,10 +69,11 @@ _FLAGS: dict[str, Any] = {
     "attention": Annotated[str | None, typer.Option(help="The library's attention: eager or sdpa.")],
     "theta": Annotated[str | None, typer.Option(help="Role threshold on activity rates.")],
     "device": Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...; split: over all GPUs.")],
-    "batch_size": Annotated[int | None, typer.Option(help="Prompts per forward pass.")],
+    "batch_size": Annotated[int | None, typer.Option(help="Prompts per forward pass; as many as fit by default.")],
     "threads": Annotated[int | None, typer.Option(help="CPU threads of the model; 0 chooses by the model's size.")],
     "executor": Annotated[str | None, typer.Option(help="Where checkpoints are worked on: local, slurm or ray.")],
     "workers": Annotated[int | None, typer.Option(help="How many at once; local: processes, by default one per GPU.")],
+    "memory_gb": Annotated[float | None, typer.Option("--memory-gb", help="Gigabytes that a model may take.")],
     "lake": Annotated[Path | None, typer.Option("--lake", help="Directory of the lake.")],
     "assignments": Annotated[
         list[str] | None, typer.Option("--set", help="Any setting: section.key=value; may be said again.")
@@ -85,7 +86,7 @@ OF_SERIES = ("settings", "checkpoints", "series", "lake", "assignments")
 """Flags of commands that only look at what a series offers."""
 MEASURING = (
     "settings", "checkpoints", "series", "complete", "facts", "relation", "tau", "norm", "dtype", "attention", "theta",
-    "device", "batch_size", "threads", "executor", "workers", "lake", "assignments",
+    "device", "batch_size", "threads", "memory_gb", "executor", "workers", "lake", "assignments",
 )  # fmt: skip
 """Flags of commands that extract."""
 
@@ -106,6 +107,7 @@ _SETTINGS = {
     "threads": ("machine", "threads"),
     "executor": ("executor", "name"),
     "workers": ("executor", "workers"),
+    "memory_gb": ("machine", "memory_gb"),
     "lake": ("lake", "directory"),
     "ablated": ("ablation", "checkpoints"),
     "roles": ("ablation", "roles"),

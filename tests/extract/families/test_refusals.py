@@ -127,7 +127,7 @@ def test_a_layer_without_a_term_is_refused(name, change, saved, relations, tmp_p
     monkeypatch.setattr(
         measurement,
         "layer_contributions",
-        lambda layer, norm: original(dataclasses.replace(layer, **change(layer)), norm),
+        lambda layer, norm, **options: original(dataclasses.replace(layer, **change(layer)), norm, **options),
     )
     with pytest.raises(UserError, match="miss the stream"):
         measured_by_the_job(saved(example(name)), relations, tmp_path)
