@@ -150,7 +150,7 @@ def closeness(whole: Tensor, part: Tensor) -> Tensor:
 
 def scores_of(measured: Measurement) -> Scores:
     """What the measurement found."""
-    columns = measured.attributions.joined(["tau_id", "prompt_id", "position", "component_id"])
+    columns = measured.tables.attributions.joined(["tau_id", "prompt_id", "position", "component_id"])
     names = ("prompt_id", "position", "component_id", "score", "edges")
     return {
         (prompt, position, component): (score, edges)

@@ -101,7 +101,7 @@ def measure(series: Path, facts: Path, dtype: str, batch_size: int, threads: int
             for phase in PHASES:
                 spent[phase].append(seconds.get(phase, Seconds(0, 0)))
         with tempfile.TemporaryDirectory() as out:
-            writing = seconds_of(lambda: measured.write(Path(out))).shared(len(batches))
+            writing = seconds_of(lambda: measured.tables.write(Path(out))).shared(len(batches))
     after_all = peak()
 
     answers = sum(len(prompt.answer_positions) for prompt in batches[0])

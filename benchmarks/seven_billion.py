@@ -26,7 +26,7 @@ from benchmarks.shapes import SHAPES, save_facts, save_shape
 from timecourse.extract.checkpoints.directory import find_checkpoints
 from timecourse.extract.facts import load_relations
 from timecourse.extract.identity import ExtractionRequest, MeasurementSettings
-from timecourse.extract.job import Machine, extract, memory_row
+from timecourse.extract.job import Machine, measure, memory_row
 
 NAME = "seven_billion"
 
@@ -83,7 +83,7 @@ def main() -> None:
                 write(NAME, result, table(result))
 
             start = time.perf_counter()
-            extract(request, out, machine, progress)
+            measure(request, machine, progress).write(out)
             result["seconds"] = time.perf_counter() - start
         (row,) = pq.read_table(out / "checkpoint.parquet").to_pylist()
         result["seconds_by_phase"] = json.loads(row["seconds_by_phase"])

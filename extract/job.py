@@ -3,14 +3,14 @@
 1. load the tokenizer and lay the facts out as prompts; 2. load the model; 3. per batch of prompts of like length: a
 plain forward pass with mismatched subjects, and one with contributions computed as each layer finishes, then routes for
 every target and every τ, then the readouts; 4. check completeness and the lens against the model itself; 5. write the
-tables.
+tables. While the tables of one checkpoint are written, the next one can be measured.
 """
 
 import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from timecourse.extract.memory import is_out_of_memory, memory_limit, memory_pla
 from timecourse.extract.parts import WHOLE, Part, prompts_of_part, write_counts
 from timecourse.extract.prompts import Prompt, build_prompts
 from timecourse.extract.raw import SCHEMA_VERSION, write_table
+from timecourse.extract.tables import MeasuredTables
 
 SMALL_MODEL_PARAMETERS = 20_000_000
 """Below this one thread is faster than several: the work per operation is too small to share."""
@@ -54,14 +55,36 @@ def prompts_of(request: ExtractionRequest) -> list[Prompt]:
     return build_prompts(request.relations, load_tokenizer(checkpoint), checkpoint.context_length, chat_template)
 
 
-def extract(
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a checkpoint, or of a part of its prompts; its model is not held."""
+
+    tables: MeasuredTables
+    checkpoint: dict[str, Any]
+    seconds: dict[str, float]
+    degenerate_sums: Sequence[int]
+    sums: int
+    part: Part
+
+    def write(self, directory: Path) -> dict[str, int]:
+        """Write the raw tables into `directory`; rows by table."""
+        with _timed(self.seconds, "write"):
+            rows = self.tables.write(directory)
+        spent = json.dumps({phase: round(seconds, 3) for phase, seconds in self.seconds.items()})
+        row = {name: [value] for name, value in (self.checkpoint | {"seconds_by_phase": spent}).items()}
+        rows["checkpoint"] = write_table(directory, "checkpoint", row)
+        if self.part != WHOLE:
+            write_counts(directory, self.degenerate_sums, self.sums)
+        return rows
+
+
+def measure(
     request: ExtractionRequest,
-    directory: Path,
     machine: Machine,
     progress: Callable[[int], None] = lambda _: None,
     part: Part = WHOLE,
-) -> dict[str, int]:
-    """Measure one checkpoint, or a part of its prompts, and write its raw tables into `directory`; rows by table.
+) -> Measured:
+    """Measure one checkpoint, or a part of its prompts.
 
     `progress` is called with the number of prompts just finished. Raises UserError for what the user can mend: a prompt
     that does not fit, weights that do not fit their config, a checkpoint that misses the completeness bound.
@@ -75,7 +98,7 @@ def extract(
     with _timed(seconds, "load"):
         model = load_model(request.checkpoint, request.settings.dtype, device, request.settings.attention)
     with _timed(seconds, "measure"), _threads(machine.threads or _threads_for(model)), torch.inference_mode():
-        measured = Measurement(request, model, prompts)
+        measurement = Measurement(request, model, prompts)
         limit = memory_limit(device, machine.memory_gb) + (0 if machine.memory_gb else _bytes(model))
         plan = memory_plan(request.checkpoint, request.settings.dtype, limit, weights=_bytes(model))
         taken = plan_row(plan, prompts, machine.batch_size)
@@ -84,15 +107,20 @@ def extract(
                 f"memory_gb is {machine.memory_gb:g}, but {request.checkpoint.name!r} with {taken['batch']} prompts of "
                 f"{taken['tokens']} tokens takes {taken['peak_gb']:.3g} GB; raise it"
             )
-        _measure(measured, plan.batches(prompts_of_part(prompts, part), machine.batch_size), progress)
-    with _timed(seconds, "write"):
-        rows = measured.write(directory)
-    rows["checkpoint"] = write_table(
-        directory, "checkpoint", _checkpoint_row(request, model, measured, device, seconds)
+        _measure(measurement, plan.batches(prompts_of_part(prompts, part), machine.batch_size), progress)
+    return Measured(
+        measurement.tables,
+        _checkpoint_row(request, model, measurement, device),
+        seconds,
+        measurement.degenerate_sums,
+        measurement.sums,
+        part,
     )
-    if part != WHOLE:
-        write_counts(directory, measured.degenerate_sums, measured.sums)
-    return rows
+
+
+def extract(request: ExtractionRequest, directory: Path, machine: Machine) -> dict[str, int]:
+    """Measure one checkpoint and write its raw tables into `directory`; rows by table. Raises UserError; see measure."""
+    return measure(request, machine).write(directory)
 
 
 def memory_row(request: ExtractionRequest, machine: Machine) -> dict[str, Any]:
@@ -161,13 +189,12 @@ def _checkpoint_row(
     model: LoadedModel,
     measured: Measurement,
     device: str,
-    seconds: dict[str, float],
-) -> dict[str, list[Any]]:
+) -> dict[str, Any]:
     checkpoint = request.checkpoint
     versions = {
         name: version(name) for name in ("timecourse", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
     }
-    row = {
+    return {
         "extraction_id": request.extraction_id,
         "schema_version": SCHEMA_VERSION,
         "series_id": request.series_id,
@@ -199,9 +226,7 @@ def _checkpoint_row(
         "prompt_count": len(measured.prompts),
         "extractor_version": EXTRACTOR_VERSION,
         "versions": json.dumps({"python": platform.python_version(), **versions}),
-        "seconds_by_phase": json.dumps({phase: round(spent, 3) for phase, spent in seconds.items()}),
     }
-    return {name: [value] for name, value in row.items()}
 
 
 @contextmanager

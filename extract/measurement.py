@@ -6,16 +6,10 @@ token. Before it a plain forward pass over the same prompts with mismatched subj
 there.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -23,12 +17,12 @@ from timecourse.errors import UserError
 from timecourse.extract.activations import LayerActivations, reading_layers, unread_attention
 from timecourse.extract.contributions import LayerContributions, layer_contributions
 from timecourse.extract.identity import ExtractionRequest
-from timecourse.extract.loading import LoadedModel, load_tokenizer
+from timecourse.extract.loading import LoadedModel
 from timecourse.extract.predictions import Readout, log_probabilities, read_out
 from timecourse.extract.prompts import MismatchedPrompt, Prompt, answer_candidates, mismatched_prompts
 from timecourse.extract.proximities import Norm
-from timecourse.extract.raw import write_table
 from timecourse.extract.routes import KEY_GROUPS, ComponentScores, walk_routes
+from timecourse.extract.tables import MeasuredTables
 
 COMPLETENESS_BOUND = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
 """Largest ‖Σp − stream‖₁ / ‖stream‖₁ that is accepted, by dtype (method: section 2)."""
@@ -41,23 +35,6 @@ COMPILED_ELEMENTS = 2**33
 """Coordinates of all head parts of an extraction from which compiling the loop over them takes less than it saves."""
 
 
-@dataclass
-class _Columns:
-    """Columns of one raw table, collected batch by batch."""
-
-    chunks: dict[str, list[np.ndarray[Any, Any]]] = field(default_factory=dict)
-
-    def add(self, columns: Mapping[str, Any]) -> None:
-        for name, values in columns.items():
-            self.chunks.setdefault(name, []).append(np.asarray(values))
-
-    def joined(self, sorted_by: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-        """All columns, rows sorted by the named ones."""
-        whole = {name: np.concatenate(parts) for name, parts in self.chunks.items()}
-        order = np.lexsort([whole[name] for name in reversed(sorted_by)])
-        return {name: values[order] for name, values in whole.items()}
-
-
 class Measurement:
     """Collects the raw tables of one checkpoint, batch by batch."""
 
@@ -68,7 +45,7 @@ class Measurement:
         self.taus = request.taus
         self.candidates = answer_candidates(prompts)
         self.mismatched = mismatched_prompts(prompts, request.checkpoint.context_length)
-        self.attributions, self.contributions, self.predictions = _Columns(), _Columns(), _Columns()
+        self.tables = MeasuredTables(request, prompts, model.component_ids, _residual_ids(model))
         self.is_compiled = _part_elements(request, prompts) >= COMPILED_ELEMENTS
         self.completeness_error = 0.0
         self.lens_error = 0.0
@@ -113,11 +90,11 @@ class Measurement:
             for index, tau in enumerate(self.taus)
         ]
         for index, (columns, degenerate_sums) in enumerate(attributions):
-            self.attributions.add(columns)
+            self.tables.attributions.add(columns)
             self.degenerate_sums[index] += degenerate_sums
         self.sums += sum(len(layer.sums) for layer in layers) * int(present.sum())
-        self.contributions.add(contributions)
-        self.predictions.add(predictions)
+        self.tables.contributions.add(contributions)
+        self.tables.predictions.add(predictions)
         self.completeness_error = max(self.completeness_error, completeness_error)
         self.lens_error = max(self.lens_error, lens_error)
 
@@ -285,47 +262,12 @@ class Measurement:
         """Share of sums whose route ends there, at the τ where it is largest."""
         return max(self.degenerate_sums) / self.sums
 
-    def write(self, directory: Path) -> dict[str, int]:
-        """Write the five tables below the checkpoint's; returns rows by table."""
-        extraction_id = self.request.extraction_id
-        names = self.model.component_ids
-        layers = range(self.model.layer_count)
-        residuals = ("RA",) if self.model.is_parallel else ("RA", "RF")
-        parts = (
-            names + [f"L{layer}{kind}" for layer in layers for kind in residuals] + [f"L{layer}BA" for layer in layers]
-        )
-        attributions = self.attributions.joined(["tau_id", "prompt_id", "position", "component_id"])
-        contributions = self.contributions.joined(["prompt_id", "position", "component_id"])
-        predictions = self.predictions.joined(["prompt_id", "answer_token_index", "readout"])
-        tokenizer = load_tokenizer(self.request.checkpoint)
-        top1_ids = np.unique(predictions["top1_token_id"])
-        top1_tokens = [tokenizer.decode([token]) for token in top1_ids.tolist()]
-        tables: dict[str, dict[str, Any]] = {
-            "prompts": _prompt_columns(self.prompts),
-            "prompt_tokens": _prompt_token_columns(self.prompts),
-            "attributions": {
-                **attributions,
-                "tau_id": _named(attributions["tau_id"], self.request.settings.taus),
-                "component_id": _named(attributions["component_id"], names),
-                **{f"score_{group}": _nullable(attributions[f"score_{group}"]) for group in KEY_GROUPS},
-            },
-            "contributions": {
-                **contributions,
-                "component_id": _named(contributions["component_id"], parts),
-                "stream_norm": _nullable(contributions["stream_norm"]),
-            },
-            "predictions": {
-                **predictions,
-                "top1_token": _named(np.searchsorted(top1_ids, predictions["top1_token_id"]), top1_tokens),
-                "log_prob_mismatched": _nullable(predictions["log_prob_mismatched"]),
-            },
-        }
-        rows = {}
-        for table, columns in tables.items():
-            count = len(next(iter(columns.values())))
-            everywhere = _named(np.zeros(count, dtype=np.int32), [extraction_id])
-            rows[table] = write_table(directory, table, {"extraction_id": everywhere, **columns})
-        return rows
+
+def _residual_ids(model: LoadedModel) -> list[str]:
+    """The residual parts of each sum, then the attention's biases, as `Measurement._contributions` numbers them."""
+    residuals = ("RA",) if model.is_parallel else ("RA", "RF")
+    layers = range(model.layer_count)
+    return [f"L{layer}{kind}" for layer in layers for kind in residuals] + [f"L{layer}BA" for layer in layers]
 
 
 def _part_elements(request: ExtractionRequest, prompts: Sequence[Prompt]) -> int:
@@ -333,39 +275,6 @@ def _part_elements(request: ExtractionRequest, prompts: Sequence[Prompt]) -> int
     shape = request.checkpoint.architecture
     pairs = sum(len(prompt.token_ids) * (len(prompt.token_ids) + 1) // 2 for prompt in prompts)
     return pairs * int(shape["layer_count"] * shape["head_count"] * shape["hidden_size"])
-
-
-def _prompt_columns(prompts: Sequence[Prompt]) -> dict[str, list[Any]]:
-    return {
-        "prompt_id": [prompt.prompt_id for prompt in prompts],
-        "relation_id": [prompt.relation.relation_id for prompt in prompts],
-        "relation_group": [prompt.relation.group for prompt in prompts],
-        "template_id": [prompt.template_id for prompt in prompts],
-        "template": [prompt.relation.prompt_templates[prompt.template_id] for prompt in prompts],
-        "fact_id": [prompt.relation.fact_id(prompt.fact) for prompt in prompts],
-        "subject": [prompt.fact.subject for prompt in prompts],
-        "object": [prompt.fact.object for prompt in prompts],
-        "covariates": [json.dumps(prompt.fact.covariates) if prompt.fact.covariates else None for prompt in prompts],
-    }
-
-
-def _prompt_token_columns(prompts: Sequence[Prompt]) -> dict[str, Any]:
-    lengths = np.array([len(prompt.token_ids) for prompt in prompts])
-    starts = np.concatenate([[0], lengths.cumsum()])
-    predicting = np.zeros(starts[-1], dtype=bool)
-    predicting[
-        [start + at for start, prompt in zip(starts[:-1], prompts, strict=True) for at in prompt.predicting_positions]
-    ] = True
-    roles = pa.array(list(chain.from_iterable(prompt.roles for prompt in prompts))).dictionary_encode()
-    return {
-        "prompt_id": np.repeat([prompt.prompt_id for prompt in prompts], lengths),
-        "position": np.arange(starts[-1]) - np.repeat(starts[:-1], lengths),
-        "token_id": list(chain.from_iterable(prompt.token_ids for prompt in prompts)),
-        "token": list(chain.from_iterable(prompt.tokens for prompt in prompts)),
-        "span_role": roles,
-        "is_answer_predicting": predicting,
-        "is_special": pc.equal(roles, "special"),
-    }
 
 
 def _padded(
@@ -397,14 +306,6 @@ def _stacked(scores: Sequence[ComponentScores]) -> ComponentScores:
 
 def _key_group(role: str) -> int:
     return KEY_GROUPS.index(role) if role in KEY_GROUPS else KEY_GROUPS.index("template")
-
-
-def _named(codes: "np.ndarray[Any, Any]", names: Sequence[str]) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(codes, type=pa.int32()), pa.array(names, type=pa.string()))
-
-
-def _nullable(values: "np.ndarray[Any, Any]") -> pa.Array:
-    return pa.array(values, mask=np.isnan(values))
 
 
 def _numpy(tensor: Tensor) -> "np.ndarray[Any, Any]":

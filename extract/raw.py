@@ -183,7 +183,9 @@ def write_table(directory: Path, name: str, columns: Mapping[str, object]) -> in
 
 
 def _array(values: object, field: pa.Field) -> pa.Array:
-    """`values` as an array of the field's type; text arrives plain and leaves dictionary-encoded."""
+    """`values` as an array of the field's type; text leaves dictionary-encoded, each word once in the dictionary."""
+    if isinstance(values, pa.DictionaryArray) and len(values.dictionary.unique()) < len(values.dictionary):
+        values = values.dictionary_decode()  # pyarrow would reserve room for all and write what happens to be in it
     if pa.types.is_dictionary(field.type) and not isinstance(values, pa.DictionaryArray):
         return pa.array(values, type=pa.string()).dictionary_encode().cast(field.type)
-    return pa.array(values, type=field.type) if not isinstance(values, pa.Array) else values.cast(field.type)
+    return values.cast(field.type) if isinstance(values, pa.Array) else pa.array(values, type=field.type)

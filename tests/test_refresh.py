@@ -221,7 +221,8 @@ def test_a_failed_gate_keeps_the_last_release_and_exits_3(refresh, lake, series,
         connection.execute(f"create table rows as from '{file}' union all from '{file}'")
         connection.execute(f"copy rows to '{file}' (format parquet)")
     content = json.loads(commit.read_text())  # as if it had been committed so: a damaged file would be made anew
-    content["files"]["predictions"] |= {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    now = {"bytes": file.stat().st_size, "sha256": sha256_of(file), "rows": 2 * content["files"]["predictions"]["rows"]}
+    content["files"]["predictions"] |= now
     commit.write_text(json.dumps(content))
     checked = run("check", "--lake", lake)
     assert checked.returncode == 3 and "fail: predictions of s/step0" in checked.stdout
@@ -238,18 +239,19 @@ def test_a_checkpoint_that_fails_its_gate_is_set_aside(refresh, lake, series, fa
     are, and it is tried again when its weights change."""
     from timecourse.extract import job
 
-    def broken_extract(request, directory, machine, progress):
-        tried.append(request.checkpoint.name)
-        rows = job_extract(request, directory, machine, progress)
-        if request.checkpoint.name == "step200":
+    def broken_write(measured, directory):
+        name = measured.checkpoint["checkpoint_name"]
+        tried.append(name)
+        rows = write(measured, directory)
+        if name == "step200":
             with duckdb.connect() as connection:
                 file = directory / "attributions.parquet"
                 connection.execute(f"create table rows as select * replace (2::float as peak) from '{file}'")
                 connection.execute(f"copy rows to '{file}' (format parquet)")
         return rows
 
-    tried, job_extract = [], job.extract
-    monkeypatch.setattr(job, "extract", broken_extract)
+    tried, write = [], job.Measured.write
+    monkeypatch.setattr(job.Measured, "write", broken_write)
     save_checkpoint(series / "step150", seed=3)
     save_checkpoint(series / "step200", seed=7)
     before = {path: content for path, content in tree(lake).items() if path.startswith(("raw", "commits"))}

@@ -7,6 +7,7 @@ the same sources. It may be called twice, by two processes at once, or after it 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from timecourse.plan import Opening, fetch
 from timecourse.run_log import log, run_log
 
 if TYPE_CHECKING:
-    from timecourse.extract.job import Machine
+    from timecourse.extract.job import Machine, Measured
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def run_task(task: ExtractionTask) -> Extracted:
             if task.part != WHOLE:
                 return _extract_part(lake, source, request, task)
             error = fetch(source, request.checkpoint)
-            extracted = extract_claimed(lake, source, request, error, machine_of(settings))
+            found = measured(source, request, error, machine_of(settings))
+            extracted = finish(lake, request, found)
             source.evict(request.checkpoint)
             return extracted
         except (ChangedError, FetchError) as passing:
@@ -92,19 +94,20 @@ def _extract_part(lake: Lake, source: Source, request: ExtractionRequest, task: 
 
     Raises ChangedError and FetchError where the part cannot be made this time.
     """
+    from timecourse.extract.parts import merge
+
     names, part = (request.series_id, request.checkpoint.name), task.part
     places = [lake.parts(*names, request.extraction_id) / str(Part(index, part.count)) for index in range(part.count)]
     refused: UserError | None = None
     if not places[part.index].is_dir():
         error = fetch(source, request.checkpoint)
-        with lake.incoming_extraction(*names, str(part)) as folder:
-            try:
-                _measured(source, request, error, folder, machine_of(task.opening.settings), part=part)
+        found = measured(source, request, error, machine_of(task.opening.settings), part=part)
+        if isinstance(found, UserError):
+            refused = found
+        else:
+            with lake.incoming_extraction(*names, str(part)) as folder:
+                found.write(folder)
                 lake.keep_part(folder, places[part.index])
-            except (SourceError, MachineError, UsageError, ChangedError, FetchError):
-                raise
-            except UserError as of_checkpoint:
-                refused = of_checkpoint
     if is_done(lake, request, task.before):  # by a process that had measured this part as well
         lake.remove_parts(*names)
         return Extracted()
@@ -116,94 +119,94 @@ def _extract_part(lake: Lake, source: Source, request: ExtractionRequest, task: 
     try:
         if is_done(lake, request, task.before):
             return Extracted()
-        extracted = _commit(lake, request, lambda folder: _merged(places, folder, refused))
+        extracted = _commit(lake, request, refused or partial(merge, places))
         source.evict(request.checkpoint)
         return extracted
     finally:
         claim.release()
 
 
-def _merged(places: Sequence[Path], folder: Path, refused: UserError | None) -> dict[str, int]:
-    from timecourse.extract.parts import merge
-
-    if refused is not None:
-        raise refused
-    return merge(places, folder)
-
-
-def extract_claimed(
-    lake: Lake,
+def measured(
     source: Source,
     request: ExtractionRequest,
     error: UserError | None,
-    machine: "Machine",
-    advance: Callable[[int], None] = lambda _: None,
-) -> Extracted:
-    """Extract, gate and commit a checkpoint whose claim this process holds, or set it aside.
-
-    `error`: why its weights cannot be used, if they cannot. Raises SourceError, MachineError and UsageError.
-    """
-    return _commit(lake, request, lambda folder: _measured(source, request, error, folder, machine, advance))
-
-
-def _commit(lake: Lake, request: ExtractionRequest, write: Callable[[Path], dict[str, int]]) -> Extracted:
-    """Have the tables written into a new folder, gate and commit them; or set the checkpoint aside."""
-    from timecourse.expectations.gate import gate_extraction
-
-    names = (request.series_id, request.checkpoint.name)
-    reason, is_gate = None, False
-    start = time.perf_counter()
-    with lake.incoming_extraction(*names) as folder:
-        try:
-            rows = write(folder)
-        except (SourceError, MachineError, UsageError):
-            raise
-        except (ChangedError, FetchError) as passing:  # the next run tries again
-            return Extracted(reason=str(passing))
-        except UserError as refused:
-            reason = str(refused)
-        else:
-            checks = gate_extraction(folder)
-            if refusals := [check for check in checks if check.result == "fail"]:
-                reason, is_gate = _refused(request.checkpoint.name, checks, refusals), True
-            else:
-                lake.commit(
-                    folder,
-                    series_id=request.series_id,
-                    checkpoint_name=request.checkpoint.name,
-                    extraction_id=request.extraction_id,
-                    inputs=request.inputs,
-                    rows=rows,
-                    checks=checks,
-                )
-                log("committed", checkpoint=request.checkpoint_id, seconds=time.perf_counter() - start)
-    if reason is not None:
-        lake.set_aside(*names, extraction_id=request.extraction_id, reason=reason, is_gate=is_gate)
-        log("set aside", checkpoint=request.checkpoint_id, reason=reason)
-    return Extracted(is_committed=reason is None, reason=reason)
-
-
-def _measured(
-    source: Source,
-    request: ExtractionRequest,
-    error: UserError | None,
-    folder: Path,
     machine: "Machine",
     advance: Callable[[int], None] = lambda _: None,
     part: Part = WHOLE,
-) -> dict[str, int]:
-    """Extract a checkpoint into a folder; rows by table. Raises ChangedError before any other error of it."""
-    from timecourse.extract.job import extract
+) -> "Measured | UserError":
+    """What a checkpoint, or a part of its prompts, was measured to have, or why it cannot be.
 
+    `error`: why its weights cannot be used, if they cannot. ChangedError, if its files changed meanwhile, comes before
+    any other. Raises SourceError, MachineError and UsageError: they say nothing about the checkpoint.
+    """
+    from timecourse.extract.job import measure
+
+    start = time.perf_counter()
     try:
-        if error is not None:
-            raise error
-        rows = extract(request, folder, machine, advance, part)
-    except UserError:
+        try:
+            if error is not None:
+                raise error
+            found = measure(request, machine, advance, part)
+        except UserError:
+            source.check_unchanged(request.checkpoint)
+            raise
         source.check_unchanged(request.checkpoint)
+    except (SourceError, MachineError, UsageError):
         raise
-    source.check_unchanged(request.checkpoint)
-    return rows
+    except UserError as of_checkpoint:
+        return of_checkpoint
+    log("measured", checkpoint=request.checkpoint_id, seconds=time.perf_counter() - start)
+    return found
+
+
+def finish(lake: Lake, request: ExtractionRequest, found: "Measured | UserError") -> Extracted:
+    """Write, gate and commit what was measured of a checkpoint whose claim this process holds, or set it aside."""
+    return _commit(lake, request, found if isinstance(found, UserError) else found.write)
+
+
+def _commit(lake: Lake, request: ExtractionRequest, write: UserError | Callable[[Path], dict[str, int]]) -> Extracted:
+    """Have the tables written into a new folder, gate and commit them; or set the checkpoint aside.
+
+    `write` returns rows by table; it is an error where there is nothing to write.
+    """
+    from timecourse.expectations.gate import gate_extraction
+
+    names = (request.series_id, request.checkpoint.name)
+    if isinstance(write, ChangedError | FetchError):  # the next run tries again
+        return Extracted(reason=str(write))
+    if isinstance(write, UserError):
+        return _set_aside(lake, request, str(write), is_gate=False)
+    start = time.perf_counter()
+    with lake.incoming_extraction(*names) as folder:
+        rows = write(folder)
+        checks = gate_extraction(folder)
+        refusals = [check for check in checks if check.result == "fail"]
+        if not refusals:
+            lake.commit(
+                folder,
+                series_id=request.series_id,
+                checkpoint_name=request.checkpoint.name,
+                extraction_id=request.extraction_id,
+                inputs=request.inputs,
+                rows=rows,
+                checks=checks,
+            )
+    if refusals:
+        return _set_aside(lake, request, _refused(request.checkpoint.name, checks, refusals), is_gate=True)
+    log("committed", checkpoint=request.checkpoint_id, seconds=time.perf_counter() - start)
+    return Extracted(is_committed=True)
+
+
+def _set_aside(lake: Lake, request: ExtractionRequest, reason: str, *, is_gate: bool) -> Extracted:
+    lake.set_aside(
+        request.series_id,
+        request.checkpoint.name,
+        extraction_id=request.extraction_id,
+        reason=reason,
+        is_gate=is_gate,
+    )
+    log("set aside", checkpoint=request.checkpoint_id, reason=reason)
+    return Extracted(reason=reason)
 
 
 def is_done(lake: Lake, request: ExtractionRequest, before: bytes | None) -> bool:

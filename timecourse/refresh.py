@@ -25,7 +25,7 @@ from timecourse.executors import Executor, Lost, answered, executor_of, refuse_m
 from timecourse.extract.checkpoints.series import declarations
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.parts import BLOCK, Part
-from timecourse.extraction import Extracted, ExtractionTask, extract_claimed, is_done, machine_of, run_task
+from timecourse.extraction import Extracted, ExtractionTask, finish, is_done, machine_of, measured, run_task
 from timecourse.lake import Commit, Contents, Lake
 from timecourse.plan import Plan, Task, make_plan, refuse_early, stream
 from timecourse.release import made_before, publish, raise_if_failed
@@ -265,8 +265,10 @@ def _here(
     requests: Sequence[ExtractionRequest],
     advance: Callable[[int], None],
 ) -> Iterator[tuple[ExtractionRequest, Extracted]]:
-    """Each request with what became of it, one after the other in this process; the next one's weights are fetched
-    while one is measured."""
+    """Each request with what became of it, one after the other in this process.
+
+    While one is measured, the next one's weights come in, and what was measured before is written and committed.
+    """
     machine = machine_of(settings)
     claims: dict[str, FileLock] = {}
     left: list[tuple[ExtractionRequest, Extracted]] = []
@@ -283,12 +285,22 @@ def _here(
                 claims[request.checkpoint_id] = claim
                 yield request
 
+    def ended(request: ExtractionRequest, commit: Future[Extracted]) -> tuple[ExtractionRequest, Extracted]:
+        extracted = commit.result()
+        claims.pop(request.checkpoint_id).release()
+        return request, extracted
+
     before = _commit_files(lake)
     try:
-        for request, error in stream(plan, claimed(), settings):
-            source = plan.source_of(request.checkpoint)
-            yield request, extract_claimed(lake, source, request, error, machine, advance)
-            claims.pop(request.checkpoint_id).release()
+        with ThreadPoolExecutor(1) as committing:
+            before_it: tuple[ExtractionRequest, Future[Extracted]] | None = None
+            for request, error in stream(plan, claimed(), settings):
+                found = measured(plan.source_of(request.checkpoint), request, error, machine, advance)
+                if before_it is not None:
+                    yield ended(*before_it)
+                before_it = request, committing.submit(finish, lake, request, found)
+            if before_it is not None:
+                yield ended(*before_it)
     finally:
         for claim in claims.values():
             claim.release()

@@ -4,6 +4,8 @@ import json
 import shutil
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from polars.testing import assert_frame_equal
@@ -226,3 +228,25 @@ def test_an_error_that_is_not_about_memory_is_not_swallowed(tmp_path, series_dir
     monkeypatch.setattr(measurement, "layer_contributions", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         extracted(tmp_path / "none", request_for(series_directory, facts_directory))
+
+
+def test_a_word_that_two_tokens_write_stands_once_in_a_file(tmp_path, series_directory, facts_directory):
+    """Of a dictionary that held it twice, pyarrow would write bytes that nobody has set."""
+    extract(request_for(series_directory, facts_directory), tmp_path, Machine())
+    file = tmp_path / "predictions.parquet"
+    predictions = pq.read_table(file)
+    words = predictions.column("top1_token").cast(pa.string())
+    decoded = pa.table({"word": words, "token": predictions.column("top1_token_id")}).group_by(["word", "token"])
+    assert decoded.aggregate([]).num_rows > len(words.unique()), "no two tokens are written alike"
+    plain = predictions.set_column(predictions.column_names.index("top1_token"), "top1_token", words)
+    pq.write_table(plain, tmp_path / "plain.parquet", compression="none", use_dictionary=["top1_token"])
+    pq.write_table(predictions, tmp_path / "again.parquet", compression="none", use_dictionary=["top1_token"])
+    sizes = [
+        next(
+            column["total_uncompressed_size"]
+            for column in pq.read_metadata(one).to_dict()["row_groups"][0]["columns"]
+            if column["path_in_schema"] == "top1_token"
+        )
+        for one in (file, tmp_path / "plain.parquet", tmp_path / "again.parquet")
+    ]
+    assert len(set(sizes)) == 1

@@ -120,7 +120,7 @@ def test_without_dbt(golden: Golden) -> None:
     """The simulations' way of building gives the same marts, although it takes all extractions in one statement."""
     with duckdb.connect() as connection:
         warehouse.read_lake(connection, golden.lake)
-        warehouse.build_from_raw(connection, *golden.snapshot, complete_series=["golden"])
+        warehouse.build_from_raw(connection, *golden.snapshot, complete_series=["golden"], replicates=50)
         for name, rows in golden.snapshot.items():
             assert connection.execute(f"from {name} order by all").fetchall() == rows, name
 
