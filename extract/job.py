@@ -119,7 +119,7 @@ def measure(
 
 
 def extract(request: ExtractionRequest, directory: Path, machine: Machine) -> dict[str, int]:
-    """Measure one checkpoint and write its raw tables into `directory`; rows by table. Raises UserError; see measure."""
+    """Measure one checkpoint and write its raw tables into `directory`; rows by table. Raises what `measure` does."""
     return measure(request, machine).write(directory)
 
 

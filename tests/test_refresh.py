@@ -277,7 +277,7 @@ def test_a_checkpoint_that_fails_its_gate_is_set_aside(refresh, lake, series, fa
     assert again.returncode == 0 and not tried and "as before, 1 of 5" in again.stdout, "it is known"
     named = refresh("--only", "step200", command="extract")
     assert named.returncode == 3 and tried == ["step200"], "what is asked for by name is tried, and its failure is news"
-    monkeypatch.setattr(job, "extract", job_extract)
+    monkeypatch.setattr(job.Measured, "write", write)
     save_checkpoint(series / "step200", seed=8)
     mended = refresh(command="extract")
     assert mended.returncode == 0 and "extracted 1 of 5" in mended.stdout
