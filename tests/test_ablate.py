@@ -132,6 +132,7 @@ def test_a_second_run_does_nothing(ablated, released, tmp_path, run):
     assert {path: path.stat().st_mtime_ns for path in lake.rglob("*.parquet")} == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_ablation_goes_on(ablated, released, tmp_path, run, monkeypatch):
     """Killed between two parts, it does not score the first again, and ends with the same rows."""
     lake = tmp_path / "lake"

@@ -182,6 +182,7 @@ def test_the_cache_stays_within_its_limit(refresh, hub, revisions, tmp_path, mon
     assert too_small.returncode == 2 and "max_cache_gb" in too_small.stderr and too_small.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_nothing_is_fetched_twice(refresh, hub, tmp_path, facts_directory):
     """What the cache holds whole when the run is killed is not sent again; one file may have been on its way."""
     names = {name: f"/{REPOSITORY}/resolve/{hub.commit(REPOSITORY, name)}/model.safetensors" for name in USED}

@@ -338,6 +338,7 @@ def test_two_architectures_are_no_series(refresh, lake, series, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_withdrawn_checkpoint_disappears_and_makes_room(lake, run, facts_directory, tmp_path):
     for name in ("step100-tokens1B", "main"):
         done = run("withdraw", f"s/{name}", "--lake", lake)

@@ -176,6 +176,7 @@ def test_a_checkpoint_that_another_process_is_on_is_left_to_it(
     assert "extracted 1 of 5" in run("extract", *flags, "--checkpoints", series).stdout
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(lake, flags, series_directory, tmp_path):
     series = shutil.copytree(series_directory, tmp_path / "series")
     for number in range(4):

@@ -195,6 +195,7 @@ def names_the_fault(said: str, number: int, lake: Path) -> bool:
     return starts and words and said.count("\n") == 1 and str(lake) in said
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_while_a_commit_is_made(lakes, refresh, tmp_path):
     lake = lakes.copy(lakes.before("first"), tmp_path / "lake")
     done = refresh("first", lake, command="extract", fault=Fault(STEPS["before a commit counts"], "EIO"))

@@ -144,6 +144,7 @@ def test_two_architectures_in_one_series_do_not_pass_the_gate(tmp_path: Path) ->
     }
 
 
+@pytest.mark.slow
 def test_a_damaged_copy_of_the_parsed_models_is_made_again(tmp_path, monkeypatch):
     from dbt.contracts.graph.manifest import Manifest
 

@@ -20,6 +20,7 @@ def test_a_new_checkpoint_is_all_that_is_read(golden: Golden) -> None:
     assert golden.directories["main"].name in golden.read_by_second
 
 
+@pytest.mark.slow
 def test_a_damaged_database_is_built_again(golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The incremental build equals one from nothing, here made necessary by a broken disk, and in batches of two."""
     sizes = [
