@@ -10,8 +10,8 @@ INSTALLED := .venv/.installed
 
 help:
 	@echo "make demo       pre-train a tiny OLMo and take it the whole way to a report (demo/)"
-	@echo "make test       lint, then every test"
-	@echo "make test-slow  the checks that take longer: a wheel in an empty environment, the full demo"
+	@echo "make test       lint, then the tests, but for the slow ones"
+	@echo "make test-slow  the tests that take longer: a wheel in an empty environment, the full demo, more faults"
 	@echo "make crash-test  kill runs at every step and at 100 random moments, heal and compare; readers under load"
 	@echo "make ray-test   a Ray cluster of two workers on this machine; workers and drivers are killed"
 	@echo "make slurm-test  a Slurm of one node, with requeued jobs; needs root, and apt install slurmctld slurmd munge"

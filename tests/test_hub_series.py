@@ -138,6 +138,7 @@ def committed(tmp_path):
     return {json.loads(file.read_text())["checkpoint_name"] for file in files}
 
 
+@pytest.mark.slow
 def test_one_revision_that_cannot_be_fetched_does_not_stop_the_others(refresh, hub, tmp_path):
     hub.fail(
         f"/{REPOSITORY}/resolve/{hub.commit(REPOSITORY, 'step4')}/model.safetensors", 500, times=None, method="GET"

@@ -11,6 +11,8 @@ import torch
 
 from tests.conftest import FACTS, Finished, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 CHAT = "{% for turn in messages %}<|{{ turn.role }}|>\n{{ turn.content }}\n{% endfor %}<|assistant|>\n"
 
 

@@ -139,6 +139,7 @@ def test_a_second_refresh_does_nothing_and_imports_no_torch(lake, series, facts_
         "    print({'torch', 'dbt', 'great_expectations', 'altair'} & set(sys.modules))"
     )
     flags = ["--checkpoints", series, "--facts", facts_directory, "--lake", lake, "--series", "s", "--tau", "0.03"]
+    flags += ["--set", "statistics.replicates=50"]
     done = subprocess.run(
         [sys.executable, "-c", script, "refresh", *map(str, flags)], capture_output=True, text=True, check=False
     )
@@ -200,7 +201,7 @@ def test_other_settings_extract_anew_and_theta_only_builds(changed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["corrupt", "lost"])
-def test_a_lost_or_corrupt_build_database_gives_the_same_marts(refresh, lake, damage):
+def test_a_lost_or_corrupt_build_database_gives_the_same_marts(refresh, lake, damage, tmp_path):
     query = "select * from fct_component_histories order by all"
     before = rows(lake, query), rows(lake, "select * from fct_role_stabilities order by all")
     database = lake / "build" / "warehouse.duckdb"
@@ -208,7 +209,9 @@ def test_a_lost_or_corrupt_build_database_gives_the_same_marts(refresh, lake, da
     if damage == "corrupt":
         database.write_bytes(b"no database" * 1000)
     (lake / "current").unlink()
-    assert refresh(command="build").returncode == 0
+    settings = tmp_path / "timecourse.toml"
+    settings.write_text("[statistics]\nreplicates = 50\n")
+    assert refresh("--settings", settings, command="build").returncode == 0
     assert (rows(lake, query), rows(lake, "select * from fct_role_stabilities order by all")) == before
 
 
@@ -380,7 +383,7 @@ def small_files(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("module", "function"), [("timecourse.extract.measurement", "write_table"), ("timecourse.release", "_copy_marts")]
+    ("module", "function"), [("timecourse.extract.tables", "write_table"), ("timecourse.release", "_copy_marts")]
 )
 def test_a_full_disk_loses_nothing(refresh, lake, series, small_files, monkeypatch, module, function):
     """From the named step on, the extraction, or the release, cannot be written."""

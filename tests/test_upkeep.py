@@ -238,6 +238,7 @@ def test_no_interval(text):
 def test_the_watch_takes_what_arrives_and_ends_on_sigterm(lake, flags, series_directory, tmp_path):
     series = shutil.copytree(series_directory, tmp_path / "series")
     command = [sys.executable, "-m", "timecourse.cli", "watch", "--every", "1h", *map(str, flags)]
+    command += ["--set", "statistics.replicates=50"]
     output = tmp_path / "said"
     with output.open("w") as said:
         process = subprocess.Popen([*command, "--checkpoints", str(series)], cwd=ROOT, stdout=said, stderr=said)

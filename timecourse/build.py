@@ -322,7 +322,7 @@ def _create(database: Path, fingerprint: str) -> None:
 def _built_extractions(database: Path, fingerprint: str) -> dict[str, frozenset[str]] | None:
     """Per raw table, the extractions whose rows every model holds; None for a missing, damaged or old database.
 
-    Every table is read, because DuckDB notices a damaged block only when it reads it.
+    Every table that a build goes on from is read, because DuckDB notices a damaged block only when it reads it.
     """
     if not database.exists():
         return None
@@ -330,7 +330,9 @@ def _built_extractions(database: Path, fingerprint: str) -> dict[str, frozenset[
         with duckdb.connect(str(database), read_only=True) as connection:
             if connection.execute("select fingerprint from build_fingerprint").fetchall() != [(fingerprint,)]:
                 return None
-            tables = [name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()]
+            kept = """select distinct table_name from duckdb_tables() inner join duckdb_columns() using (table_name)
+                where column_name like '%extraction_id'"""
+            tables = [name for (name,) in connection.execute(kept).fetchall()]
             for name in tables:
                 connection.execute(f'select max(hash(columns(*))) from main."{name}"').fetchall()
             return {

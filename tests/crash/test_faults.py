@@ -246,9 +246,8 @@ REPLACEMENTS: dict[str, Callable[[Path], object]] = {
 """What happens to the weights of a checkpoint; in the child, which must find each by its name."""
 
 
-@pytest.mark.parametrize(
-    "what", [pytest.param(what, marks=() if what == "replaced" else pytest.mark.slow) for what in REPLACEMENTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("what", REPLACEMENTS)
 def test_a_checkpoint_that_changes_once_the_run_is_planned(lakes, refresh, tmp_path, what):
     """step1's weights are other ones when they are read than when they were hashed: whose numbers are they?"""
     lake, weights = lakes.copy(lakes.before("first"), tmp_path / "lake"), Path("step1", "model.safetensors")

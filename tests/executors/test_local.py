@@ -15,6 +15,7 @@ from timecourse.executors.local import LocalExecutor
 from timecourse.lake import Lake
 
 
+@pytest.mark.slow
 def test_the_same_lake_after_a_worker_was_killed(flags, run, undisturbed, tmp_path):
     lake = tmp_path / "lake"
     driver = start("extract", *flags(lake), "--workers", 2, said=tmp_path / "said")

@@ -19,6 +19,7 @@ pytest.importorskip("submitit")
 LOCAL = ["--executor", "slurm", "--set", "executor.slurm.cluster=local"]
 
 
+@pytest.mark.slow
 def test_a_preempted_job_is_queued_again(flags, run, undisturbed, tmp_path):
     """On the signal that Slurm sends before it preempts a job, submitit has it queued again; then it is done."""
     lake = tmp_path / "lake"

@@ -16,7 +16,9 @@ pytestmark = needs_browser
 
 
 @pytest.mark.parametrize("slug", PAGES)
-@pytest.mark.parametrize(("kind", "width"), [("site", 1280), ("hostile_site", 400), ("small_site", 1280)])
+@pytest.mark.parametrize(
+    ("kind", "width"), [("site", 1280), ("hostile_site", 400), pytest.param("small_site", 1280, marks=pytest.mark.slow)]
+)
 def test_all_charts_are_drawn(window: Window, kind: str, width: int, slug: str, request: pytest.FixtureRequest) -> None:
     rendered: Site = request.getfixturevalue(kind)
     window.page.set_viewport_size({"width": width, "height": 900})

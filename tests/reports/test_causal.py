@@ -346,6 +346,7 @@ def test_the_theta_of_the_silenced_roles_is_said(
     assert "θ = 0.1 and 0.25 · release a release" in page.text
 
 
+@pytest.mark.slow
 def test_many_relations_and_checkpoints_stay_small(pages: Callable[..., dict[str, PageReader]]) -> None:
     """40 relations at 40 ablated checkpoints by two methods: the last one is drawn, the CSV file holds all."""
     page = pages(

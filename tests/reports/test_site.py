@@ -387,6 +387,7 @@ def test_pages_and_assets_are_small(site: Site) -> None:
     assert max(path.stat().st_size for path in site.folder.glob("*.html")) < 500_000
 
 
+@pytest.mark.slow
 def test_pages_stay_small_for_a_large_model(small_release: Path, tmp_path: Path) -> None:
     """48 layers of 48 heads at 40 checkpoints, with long examples; nothing else in the release, not even its checks."""
     with changed(small_release, tmp_path) as connection:

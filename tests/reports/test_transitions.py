@@ -262,6 +262,7 @@ def build(warehouse: Path, page: Any) -> Any:
         return page.build(open_partition(connection, list_partitions(connection)[0], "edge"))
 
 
+@pytest.mark.slow
 def test_three_hundred_checkpoints_stay_small_and_flow_in_eight_columns(small_release: Path, tmp_path: Path) -> None:
     with changed(small_release, tmp_path) as connection:
         last = "(select max_by(checkpoint_id, checkpoint_index) from dim_checkpoints where checkpoint_index < 3)"

@@ -126,6 +126,7 @@ def test_without_dbt(golden: Golden) -> None:
             assert connection.execute(f"from {name} order by all").fetchall() == rows, name
 
 
+@pytest.mark.slow
 def test_nothing_new(golden: Golden, tmp_path: Path) -> None:
     """Only what was asked otherwise differs: here that the series is not complete."""
     lake = shutil.copytree(golden.lake, tmp_path / "lake")

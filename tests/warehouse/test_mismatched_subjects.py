@@ -100,6 +100,7 @@ SCOPES = """
     where scope_kind in ('relation', 'all')"""
 
 
+@pytest.mark.slow
 def test_gains_are_those_of_the_tokens_and_unknown_in_an_older_lake(tmp_path: Path) -> None:
     """First every file is of schema version 1; then a checkpoint of the second joins them."""
     old, new = predictions("step0"), predictions("step1")
