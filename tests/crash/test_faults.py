@@ -126,6 +126,7 @@ def is_told(done: Finished, named: str) -> bool:
     return any(named in line for line in lines if line.startswith(("found damaged: ", "error: ")))
 
 
+@pytest.mark.slow
 def test_damages_are_named_and_made_anew(lakes, first, refresh):
     """One of each kind at once, so that one build mends them."""
     damages = {

@@ -1,6 +1,7 @@
 """Builds that several tests look at; each is made once."""
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.warehouse.raw_lake import commit_golden
 from tests.warehouse.roles_twin import Checkpoint
 from timecourse.build import BuildResult, build_warehouse, marts
 
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 Snapshot = dict[str, list[tuple[Any, ...]]]
 
 
@@ -49,8 +51,16 @@ def snapshot(database: Path) -> Snapshot:
 
 
 @pytest.fixture(scope="session")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
-    lake = tmp_path_factory.mktemp("it's a [golden] lake*")
+def golden(made_once: MadeOnce) -> Golden:
+    def fill(folder: Path) -> None:
+        (folder / "golden.pickle").write_bytes(pickle.dumps(make_golden(folder / "it's a [golden] lake*")))
+
+    found: Golden = pickle.loads((made_once("golden", fill) / "golden.pickle").read_bytes())
+    return found
+
+
+def make_golden(lake: Path) -> Golden:
+    lake.mkdir()
     directories = commit_golden(lake, ["step0-tokens0B", "step60-tokens1B", "step200-tokens2B"])
     first = build_warehouse(lake, theta="0.1", complete_series=[], replicates=50)
     # What was built is not read again: its files may as well be garbage.
@@ -67,12 +77,15 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
 
 
 @pytest.fixture(scope="session")
-def random_lake(tmp_path_factory: pytest.TempPathFactory) -> RandomLake:
-    lake = tmp_path_factory.mktemp("random")
-    twins = commit_random_lake(lake)
-    courses = commit_courses(lake)
-    result = build_warehouse(lake, theta=THETA, complete_series=[PARTITIONS[0].series_id])
-    return RandomLake(result, twins, courses)
+def random_lake(made_once: MadeOnce) -> RandomLake:
+    def fill(lake: Path) -> None:
+        twins = commit_random_lake(lake)
+        courses = commit_courses(lake)
+        result = build_warehouse(lake, theta=THETA, complete_series=[PARTITIONS[0].series_id])
+        (lake / "random.pickle").write_bytes(pickle.dumps(RandomLake(result, twins, courses)))
+
+    found: RandomLake = pickle.loads((made_once("random", fill) / "random.pickle").read_bytes())
+    return found
 
 
 @pytest.fixture(scope="session")
