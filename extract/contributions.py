@@ -161,6 +161,7 @@ def _attended(
             parts = value_outputs(value[rows], weight, heads)
             whole[rows].baddbmm_(pattern[rows].permute(0, 2, 3, 1).flatten(2), parts.flatten(1, 2))
             by_head[rows] = head_proximities(whole[rows], pattern[rows], parts, norm, is_compiled=is_compiled)
+            del parts  # before the next ones are made
             continue
         values = value[rows].float().repeat_interleave(heads // value.shape[1], dim=1)
         whole[rows] += (pattern[rows] @ values).transpose(1, 2).flatten(2) @ weight.T
@@ -171,6 +172,7 @@ def _attended(
             by_head[rows, ..., some] = head_proximities(
                 whole[rows], pattern[rows, some], parts, norm, is_compiled=is_compiled
             )
+            del parts
     return whole, by_head
 
 
