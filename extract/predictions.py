@@ -33,13 +33,15 @@ def read_out(logits: Tensor, answer_token_ids: Tensor, candidates: Tensor) -> Re
     logits = logits.float()
     answers = logits.gather(1, answer_token_ids[:, None])
     log_probs = logits.log_softmax(-1)
+    log_prob = log_probs.gather(1, answer_token_ids[:, None])[:, 0]
     scratch = log_probs.exp()
-    entropy = scratch.mul_(log_probs).sum(-1).neg_()
+    # a token whose logit is -inf adds nothing; unclamped, 0 · -inf would be NaN
+    entropy = scratch.mul_(log_probs.clamp_(min=torch.finfo(log_probs.dtype).min)).sum(-1).neg_()
     # as 0 and 1 in float32, which sums ten times faster than booleans, and exactly, up to 16 million tokens
     rank = torch.gt(logits, answers, out=scratch).sum(-1).long()
     return Readout(
         rank=rank,
-        log_prob=log_probs.gather(1, answer_token_ids[:, None])[:, 0],
+        log_prob=log_prob,
         top1_token_id=logits.argmax(-1),
         entropy=entropy,
         rank_in_relation=(logits.gather(1, candidates) > answers).sum(-1),

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import duckdb
@@ -186,6 +187,31 @@ def test_only_what_is_new_or_changed_is_extracted(finished, changed):
     for name, is_same in (("step0", False), ("main", True)):
         of_name = f"{predictions} where checkpoint_id = 's/{name}' order by all"
         assert (rows(lake, of_name) == rows(finished[0], of_name)) == is_same
+
+
+def test_a_checkpoint_is_committed_while_the_next_is_measured(run, series, facts_directory, tmp_path, monkeypatch):
+    """The first commit waits here until the second measurement has begun: one after the other, it would never end."""
+    import timecourse.refresh as module
+
+    measure, finish, names, second_began = module.measured, module.finish, [], threading.Event()
+
+    def measured(source, request, *others):
+        names.append(request.checkpoint.name)
+        if len(names) == 2:
+            second_began.set()
+        return measure(source, request, *others)
+
+    def finished_beside_it(*arguments):
+        assert second_began.wait(60), "the next checkpoint is not measured before this one is committed"
+        return finish(*arguments)
+
+    monkeypatch.setattr(module, "measured", measured)
+    monkeypatch.setattr(module, "finish", finished_beside_it)
+    flags = ["--checkpoints", series, "--facts", facts_directory, "--series", "s", "--tau", "0.03"]
+    done = run("extract", *flags, "--lake", tmp_path / "new")
+    assert done.returncode == 0, done.stderr
+    committed = {commit.checkpoint_id for commit in Lake(tmp_path / "new").readable_commits()[0]}
+    assert committed == {f"s/{name}" for name in names} and len(names) > 1
 
 
 def test_other_settings_extract_anew_and_theta_only_builds(changed):

@@ -90,10 +90,7 @@ def run_task(task: ExtractionTask) -> Extracted:
 
 
 def _extract_part(lake: Lake, source: Source, request: ExtractionRequest, task: ExtractionTask) -> Extracted:
-    """Extract a part whose claim this process holds, if that was not done before, and finish the checkpoint with it.
-
-    Raises ChangedError and FetchError where the part cannot be made this time.
-    """
+    """Extract a part whose claim this process holds, if that was not done before, and finish the checkpoint with it."""
     from timecourse.extract.parts import merge
 
     names, part = (request.series_id, request.checkpoint.name), task.part
@@ -102,6 +99,8 @@ def _extract_part(lake: Lake, source: Source, request: ExtractionRequest, task: 
     if not places[part.index].is_dir():
         error = fetch(source, request.checkpoint)
         found = measured(source, request, error, machine_of(task.opening.settings), part=part)
+        if isinstance(found, ChangedError | FetchError):  # says nothing about the other parts
+            return Extracted(reason=str(found))
         if isinstance(found, UserError):
             refused = found
         else:

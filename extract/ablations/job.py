@@ -172,6 +172,7 @@ def ablate(
     `progress` is called with the number of runs just finished. Raises UserError as `extract` does, and where a
     log-probability is not finite.
     """
+    at_once = machine.batch_size or BATCH
     parts = list(_parts(request))
     missing = [(name, method, pairs) for name, method, pairs in parts if not (unfinished / name).is_file()]
     progress(request.run_count - sum(len(pairs) for _, _, pairs in missing))
@@ -181,7 +182,7 @@ def ablate(
             replacements: Replacements | None = None
             for name, method, pairs in missing:
                 if method != "zero" and replacements is None:
-                    replacements = collect_replacements(model, prompts, request.seed, machine.batch_size or BATCH)
+                    replacements = collect_replacements(model, prompts, request.seed, at_once)
                 columns = score(
                     model,
                     prompts,
@@ -190,7 +191,7 @@ def ablate(
                     method,
                     norm=request.norm,
                     replacements=None if method == "zero" else replacements,
-                    batch_size=2 * (machine.batch_size or BATCH),  # a run keeps no activations, unlike an extraction
+                    batch_size=2 * at_once,  # a run keeps no activations, unlike an extraction
                     progress=progress,
                 )
                 full_name = method_name(method, request.norm, model.family)
@@ -201,15 +202,16 @@ def ablate(
 def seconds_per_run(request: AblationRequest, machine: Machine) -> float:
     """About how long one run of a prompt takes here, by a few sets and prompts. Raises UserError as `ablate` does."""
     prompts = prompts_of(request.extraction)
+    at_once = machine.batch_size or BATCH
     length = Counter(len(prompt.token_ids) for prompt in prompts).most_common(1)[0][0]
-    sample = [prompt for prompt in prompts if len(prompt.token_ids) == length][: machine.batch_size or BATCH]
+    sample = [prompt for prompt in prompts if len(prompt.token_ids) == length][:at_once]
     sets = request.sets[:: max(1, len(request.sets) // 8)][:8]
     pairs = [(one.set_id, prompt.prompt_id) for one in sets for prompt in sample]
     with loaded(request.extraction, _with_all_threads(machine)) as model, torch.inference_mode():
         seconds = math.inf
         for _ in range(2):  # the first run is slower
             start = time.perf_counter()
-            score(model, sample, sets, pairs, "zero", norm=request.norm, batch_size=2 * (machine.batch_size or BATCH))
+            score(model, sample, sets, pairs, "zero", norm=request.norm, batch_size=2 * at_once)
             seconds = min(seconds, time.perf_counter() - start)
     return seconds / len(pairs)
 

@@ -29,6 +29,9 @@ each_example_and_norm = pytest.mark.parametrize(
     ],
 )
 
+MIXTURE_ROUNDING = 5e-6
+"""Each of a mixture's experts is given other tokens in every batch, in matrix products of another shape."""
+
 
 def mask_of(model, components):
     mask = torch.zeros(model.layer_count * (model.head_count + 1), dtype=torch.bool)
@@ -38,7 +41,8 @@ def mask_of(model, components):
 
 @each_example_and_norm
 def test_a_row_that_silences_nothing_is_the_untouched_models(shape, norm):
-    """To the bit, whatever the other rows of the batch silence."""
+    """To the bit, whatever the other rows of the batch silence; but for a mixture's rounding (MIXTURE_ROUNDING)."""
+    bound = MIXTURE_ROUNDING if shape.model_type == "olmoe" else 0
     alike = [prompt for prompt in PROMPTS if len(prompt.token_ids) == 9]
     ids = torch.tensor([prompt.token_ids for prompt in alike])
     with torch.inference_mode():
@@ -51,7 +55,7 @@ def test_a_row_that_silences_nothing_is_the_untouched_models(shape, norm):
         with torch.inference_mode():
             with silencing(model.network, model.family, masks, norm=norm, **how):
                 logits = model.network(input_ids=ids, use_cache=False).logits
-            assert torch.equal(logits[0], untouched[0])
+            assert float((logits[0] - untouched[0]).abs().max()) <= bound
             assert all(float((logits[row] - untouched[row]).abs().max()) > 1e-3 for row in range(1, len(alike)))
             assert torch.equal(model.network(input_ids=ids, use_cache=False).logits, untouched), "a hook was left"
 
@@ -64,8 +68,7 @@ def test_the_empty_set_changes_no_score(shape):
     found = score(model, PROMPTS, sets, all_pairs(sets, PROMPTS), "resample", replacements=replacements, batch_size=4)
     of_empty = found["set_id"] == 0
     assert of_empty.sum() == sum(len(prompt.answer_positions) for prompt in PROMPTS)
-    # of a mixture's experts each is given other tokens in every batch, in matrix products of another shape
-    bound = 5e-6 if shape.model_type == "olmoe" else 1e-6
+    bound = MIXTURE_ROUNDING if shape.model_type == "olmoe" else 1e-6
     for name in ("delta_log_prob", "delta_rank", "delta_template_log_prob"):
         assert np.abs(found[name][of_empty]).max() <= bound
         assert np.abs(found[name][~of_empty]).max() > 1e-2

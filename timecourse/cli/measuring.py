@@ -137,11 +137,11 @@ def tell_memory(requests: "list[ExtractionRequest]", settings: "Settings") -> No
     """What the extractions will take in memory, a row for all checkpoints of one shape."""
     import polars
 
-    from timecourse.extract.job import Machine, memory_row
+    from timecourse.extract.job import memory_row
+    from timecourse.extraction import machine_of
     from timecourse.query import show
 
-    on = settings.machine
-    machine = Machine(on.device, on.batch_size, on.threads, on.memory_gb)
+    machine = machine_of(settings)
     of_shape: dict[tuple[object, ...], list[ExtractionRequest]] = {}
     for request in requests:
         checkpoint = request.checkpoint

@@ -2,7 +2,7 @@
     What the rows of a model owe. `key`: these columns together identify a row, and none of them is null. `references`:
     columns, where none of them is null, that name a row of another model. `one_of`: what a column may hold besides null.
     `shares`: columns that are null or in [0, 1]. One query looks for all of it, because most of what a small build costs
-    is the number of its queries; `broken_rule` names what a row breaks, and timecourse/build.py makes a check of each.
+    is the number of its queries; `broken_rule` names what a row breaks, and timecourse/warehouse_checks.py makes a check of each.
 
     Keys are compared by a hash first, which takes a third of the time and half of the memory, and by the columns
     themselves where hashes are equal. `new_in` names a table with an extraction_id: then only the keys of its extractions
