@@ -12,7 +12,6 @@ transformers, its row says so.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from benchmarks.overhead import write
 from benchmarks.shapes import SHAPES, VOCABULARY, save_shape
+from benchmarks.watching import largest, memory
 
 Way = Callable[[Any, Tensor], Tensor]
 ROUNDS = 5
@@ -84,23 +84,20 @@ def measure(way: str, checkpoint: Path) -> dict[str, float]:
     prepare, run = WAYS[way]
     with torch.no_grad():
         model = prepare(network, checkpoint)
-        before = _peak()
+        before = memory()["own"]
         times = []
-        for _ in range(ROUNDS + 1):
-            start, processor = time.perf_counter(), time.process_time()
-            stream = run(model, ids)
-            times.append((time.perf_counter() - start, time.process_time() - processor))
+        with largest(memory, every=0.01) as peak:
+            for _ in range(ROUNDS + 1):
+                start, processor = time.perf_counter(), time.process_time()
+                stream = run(model, ids)
+                times.append((time.perf_counter() - start, time.process_time() - processor))
     clock, processor_time = (statistics.median(one[kind] for one in times[1:]) for kind in (0, 1))
     return {
         "clock": clock,
         "processor": processor_time,
-        "peak": _peak() - before,
+        "peak": peak["own"] - before,
         "checksum": float(stream.abs().double().sum()),
     }
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _as_it_is(network: Any, _checkpoint: Path) -> Any:

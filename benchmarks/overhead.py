@@ -11,7 +11,6 @@ tables is shared out among the batches. Every length runs in a process of its ow
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.shapes import SHAPES, save_facts, save_shape
+from benchmarks.watching import largest, memory
 from timecourse.extract import measurement
 from timecourse.extract.activations import unread_attention
 from timecourse.extract.checkpoints.directory import find_checkpoints
@@ -80,17 +80,16 @@ def main() -> None:
 
 
 def measure(series: Path, facts: Path, dtype: str, batch_size: int, threads: int) -> dict[str, Any]:
-    """Seconds by batch of each way and part, medians of ratios, and peaks of memory in bytes."""
+    """Seconds by batch of each way and part, medians of ratios, and peaks of the process's own memory in bytes."""
     torch.set_num_threads(threads)
     settings = MeasurementSettings(dtype=dtype)
     request = ExtractionRequest("benchmark", find_checkpoints(series)[0], load_relations(facts), settings)
     prompts = prompts_of(request)
     model = load_model(request.checkpoint, dtype, "cpu", settings.attention)
     batches = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
-    loaded = peak()
-    with torch.inference_mode(), timed_phases() as seconds:
+    with torch.inference_mode(), largest(memory, every=0.005) as peak_of_plain:
         plain(model, batches[0])
-        after_plain = peak()
+    with torch.inference_mode(), timed_phases() as seconds, largest(memory, every=0.02) as peak_of_all:
         Measurement(request, model, prompts).add(batches[0][:2])  # compiles what is to be compiled
         measured = Measurement(request, model, prompts)
         spent: dict[str, list[Seconds]] = {"plain": [], "measurement": []} | {phase: [] for phase in PHASES}
@@ -102,7 +101,6 @@ def measure(series: Path, facts: Path, dtype: str, batch_size: int, threads: int
                 spent[phase].append(seconds.get(phase, Seconds(0, 0)))
         with tempfile.TemporaryDirectory() as out:
             writing = seconds_of(lambda: measured.tables.write(Path(out))).shared(len(batches))
-    after_all = peak()
 
     answers = sum(len(prompt.answer_positions) for prompt in batches[0])
     plan = memory_plan(request.checkpoint, dtype, 0)
@@ -116,7 +114,7 @@ def measure(series: Path, facts: Path, dtype: str, batch_size: int, threads: int
         "processor": ratios(
             {name: [one.processor for one in all_of] for name, all_of in spent.items()}, writing.processor
         ),
-        "peak": {"loaded": loaded, "plain": after_plain, "all": after_all},
+        "peak": {"plain": peak_of_plain["own"], "all": peak_of_all["own"]},
         "planned": {
             "weights": plan.weights,
             "activations": plan.activations(*size),
@@ -205,11 +203,6 @@ def seconds_of(run: Callable[[], object]) -> Seconds:
     run()
     end = Seconds.now()
     return Seconds(end.clock - start.clock, end.processor - start.processor)
-
-
-def peak() -> int:
-    """The most bytes of memory that this process has had so far; mapped files that were read count."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

@@ -11,10 +11,7 @@ import argparse
 import json
 import os
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ import torch
 
 from benchmarks.overhead import timed_phases, write
 from benchmarks.shapes import SHAPES, save_facts, save_shape
+from benchmarks.watching import largest, memory
 from timecourse.extract.checkpoints.directory import find_checkpoints
 from timecourse.extract.facts import load_relations
 from timecourse.extract.identity import ExtractionRequest, MeasurementSettings
@@ -72,7 +70,7 @@ def main() -> None:
         result["batches"] = []
         out = Path(folder) / "out"
         out.mkdir()
-        with timed_phases() as phases, watched_memory(result):
+        with timed_phases() as phases, largest(memory, every=0.05) as result["peak"]:
 
             def progress(prompts: int) -> None:
                 elapsed = time.perf_counter() - start
@@ -110,28 +108,6 @@ def read(files: list[Path]) -> float:
     return time.perf_counter() - start
 
 
-@contextmanager
-def watched_memory(result: dict[str, Any]) -> Iterator[None]:
-    """Keep in `result` the most memory that this process has had: its own, and with the files that it maps."""
-    done = threading.Event()
-    result["peak_own"] = result["peak_with_mapped_files"] = 0
-
-    def watch() -> None:
-        while not done.wait(0.2):
-            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-            now = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("RssAnon", "VmRSS"))}
-            result["peak_own"] = max(result["peak_own"], int(now["RssAnon"]) * 1024)
-            result["peak_with_mapped_files"] = max(result["peak_with_mapped_files"], int(now["VmRSS"]) * 1024)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
 def table(result: dict[str, Any]) -> list[str]:
     """Markdown: what took how long, and the peak of memory."""
     done = sum(batch["prompts"] for batch in result["batches"])
@@ -144,8 +120,8 @@ def table(result: dict[str, Any]) -> list[str]:
         share = f", {seconds / result['seconds']:.1%} of all" if "seconds" in result else ""
         lines.append(f"| {phase} | {seconds:.1f} s{share}{rate} |")
     lines += [f"| measure: {phase} | {seconds:.1f} s |" for phase, seconds in result.get("phases", {}).items()]
-    lines.append(f"| peak of memory | {result['peak_own'] / 2**30:.2f} GiB |")
-    lines.append(f"| with mapped files | {result['peak_with_mapped_files'] / 2**30:.2f} GiB |")
+    lines.append(f"| peak of memory | {result['peak']['own'] / 2**30:.2f} GiB |")
+    lines.append(f"| with mapped files | {result['peak']['with_files'] / 2**30:.2f} GiB |")
     lines.append(f"| planned peak | {result['planned']['peak_gb'] * 1e9 / 2**30:.2f} GiB |")
     return lines
 

@@ -10,12 +10,12 @@ import logging
 import os
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from benchmarks.watching import largest
 
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
@@ -103,37 +103,23 @@ def _measure(root: Path, server: "HubServer", options: argparse.Namespace) -> di
         "measuring alone": extract(str(series), "local"),
         "streaming": extract("hf://lab/large", "streamed", max_cache_gb=limit / 1e9),
     }
-    peak = [0]
-    for way, run in ways.items():
-        with _watching(root / "home", peak):
+    with largest(lambda: {"cache": _bytes_below(root / "home")}, every=0.05) as peak:
+        for way, run in ways.items():
             start = time.perf_counter()
             run()
             seconds[way] = time.perf_counter() - start
-    return {"checkpoints": options.checkpoints, "bytes": size, "limit": limit, "peak": peak[0], "seconds": seconds}
+    found = {"checkpoints": options.checkpoints, "bytes": size, "limit": limit}
+    return found | {"peak": peak["cache"], "seconds": seconds}
 
 
-@contextmanager
-def _watching(folder: Path, peak: list[int]) -> Iterator[None]:
-    """Keep in `peak` the most bytes that the files below `folder` took."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.05):
-            total = 0
-            for path in folder.rglob("*"):
-                try:
-                    total += path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
-                except OSError:  # gone in the meantime
-                    continue
-            peak[0] = max(peak[0], total)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
+        except OSError:  # gone in the meantime
+            continue
+    return total
 
 
 if __name__ == "__main__":
