@@ -12,6 +12,8 @@ A norm between W_O and the stream is linear once its divisor is frozen at the va
 part passes it by itself. Everything is computed in float32, whatever the model's dtype.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -59,11 +61,11 @@ class SumContributions:
             residual, heads, feed_forward, bias, total == 0, self.stream_norm, self.completeness_error
         )
 
-    def to(self, device: torch.device) -> "SumContributions":
-        """The same on another device."""
-        parts = {one.name: getattr(self, one.name) for one in fields(self)}
-        moved: dict[str, Any] = {name: None if one is None else one.to(device) for name, one in parts.items()}
-        return SumContributions(**moved)
+    def with_each(self, change: Callable[..., Tensor], *others: "SumContributions") -> "SumContributions":
+        """What `change` makes of each tensor, and of the same one of the others; what is None stays None."""
+        names = [one.name for one in fields(self) if getattr(self, one.name) is not None]
+        changed: dict[str, Any] = {name: change(*(getattr(one, name) for one in (self, *others))) for name in names}
+        return SumContributions(**dict.fromkeys(one.name for one in fields(self)) | changed)
 
     def _parts(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         return self.residual, self.heads, self.feed_forward, self.bias
@@ -96,17 +98,57 @@ class LayerContributions:
         feed_forward = None if self.feed_forward is None else self.feed_forward.thresholded(tau)
         return LayerContributions(self.attention.thresholded(tau), feed_forward)
 
-    def to(self, device: torch.device) -> "LayerContributions":
-        """The same on another device."""
-        feed_forward = None if self.feed_forward is None else self.feed_forward.to(device)
-        return LayerContributions(self.attention.to(device), feed_forward)
+    def with_each(self, change: Callable[..., Tensor], *others: "LayerContributions") -> "LayerContributions":
+        """The same of every sum; see SumContributions.with_each."""
+        sums = zip(*(one.sums for one in (self, *others)), strict=True)
+        attention, *feed_forward = (first.with_each(change, *rest) for first, *rest in sums)
+        return LayerContributions(attention, *feed_forward or (None,))
+
+
+class KeptContributions:
+    """The contributions of all layers, in one tensor per kind.
+
+    Kept one by one, they would lie between the larger blocks that every layer lets go of, and on a CPU these holes then
+    stay with the process (docs/cost.md, memory).
+    """
+
+    def __init__(self, layer_count: int, device: torch.device) -> None:
+        self.layers: list[LayerContributions] = []
+        """Bottom to top."""
+        self._layer_count = layer_count
+        self._device = device
+
+    def append(self, layer: LayerContributions) -> None:
+        """Copy the next layer's."""
+        if not self.layers:
+            self._all = layer.with_each(lambda one: one.new_empty(self._layer_count, *one.shape, device=self._device))
+        index = len(self.layers)
+        self.layers.append(self._all.with_each(lambda stacked, one: stacked[index].copy_(one), layer))
+
+
+class ReusedMemory:
+    """Memory for the values behind W_O of one layer after another: new memory takes as long to get as to fill."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[torch.device, Tensor] = {}
+
+    def of(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """A float32 tensor of any values, whose memory is that of the one before on this device."""
+        elements = math.prod(shape)
+        if device not in self._blocks or self._blocks[device].numel() < elements:
+            self._blocks.pop(device, None)  # before the next is made
+            self._blocks[device] = torch.empty(elements, device=device)
+        return self._blocks[device][:elements].view(shape)
 
 
 @torch.no_grad()
-def layer_contributions(layer: LayerActivations, norm: Norm = "l1", *, is_compiled: bool = False) -> LayerContributions:
+def layer_contributions(
+    layer: LayerActivations, norm: Norm = "l1", *, is_compiled: bool = False, memory: ReusedMemory | None = None
+) -> LayerContributions:
     """Contributions of one block, before any threshold (method: section 2).
 
-    is_compiled: whether the heads' proximities are worth a compiled loop; it changes rounding only.
+    is_compiled: whether the heads' proximities are worth a compiled loop; it changes rounding only. memory: where
+    values behind W_O are computed, for calls one after another.
     """
     residual = layer.residual_before.float()
     pattern, weight, bias = _frozen(layer)
@@ -115,7 +157,13 @@ def layer_contributions(layer: LayerActivations, norm: Norm = "l1", *, is_compil
     between = layer.residual_after if layer.residual_between is None else layer.residual_between
     beside = residual if bias is None else residual + bias
     after_attention, by_head = _attended(
-        layer.value, pattern, weight, beside + written if is_parallel else beside, norm, is_compiled
+        layer.value,
+        pattern,
+        weight,
+        beside + written if is_parallel else beside,
+        norm,
+        is_compiled,
+        memory or ReusedMemory(),
     )
     # what the query cannot attend to is no part at all: it gets neither a share nor an ε
     by_head.masked_fill_(~layer.attendable[..., None], -torch.inf)
@@ -143,7 +191,13 @@ def layer_contributions(layer: LayerActivations, norm: Norm = "l1", *, is_compil
 
 
 def _attended(
-    value: Tensor, pattern: Tensor, weight: Tensor, beside: Tensor, norm: Norm, is_compiled: bool
+    value: Tensor,
+    pattern: Tensor,
+    weight: Tensor,
+    beside: Tensor,
+    norm: Norm,
+    is_compiled: bool,
+    memory: ReusedMemory,
 ) -> tuple[Tensor, Tensor]:
     """The attention sum [B, n, d] and the heads' proximities to it [B, n, n, H].
 
@@ -158,31 +212,32 @@ def _attended(
     for first in range(0, batch, max(1, prompts)):
         rows = slice(first, first + max(1, prompts))
         if prompts:
-            parts = value_outputs(value[rows], weight, heads)
+            parts = value_outputs(value[rows], weight, heads, memory)
             whole[rows].baddbmm_(pattern[rows].permute(0, 2, 3, 1).flatten(2), parts.flatten(1, 2))
             by_head[rows] = head_proximities(whole[rows], pattern[rows], parts, norm, is_compiled=is_compiled)
-            del parts  # before the next ones are made
             continue
         values = value[rows].float().repeat_interleave(heads // value.shape[1], dim=1)
-        whole[rows] += (pattern[rows] @ values).transpose(1, 2).flatten(2) @ weight.T
+        whole[rows] += (pattern[rows] @ values).transpose(1, 2).flatten(2) @ weight.float().T
         at_once = max(1, VALUE_ELEMENTS // (positions * width))
         for start in range(0, heads, at_once):
             some = slice(start, min(start + at_once, heads))
-            parts = value_outputs(values[:, some], weight[:, some.start * size : some.stop * size], some.stop - start)
+            columns = slice(some.start * size, some.stop * size)
+            parts = value_outputs(values[:, some], weight[:, columns], some.stop - start, memory)
             by_head[rows, ..., some] = head_proximities(
                 whole[rows], pattern[rows, some], parts, norm, is_compiled=is_compiled
             )
-            del parts
     return whole, by_head
 
 
 def _frozen(layer: LayerActivations) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Pattern, W_O [d, H · d_head] and bias [B, n, d] in float32, what stands between W_O and the stream folded in.
+    """Pattern, W_O [d, H · d_head] and bias [B, n, d], with what stands between W_O and the stream folded in.
+
+    In float32, but for a W_O into which nothing is folded: that is left as it is.
 
     gain ⊙ (a · v W_O) / divisor = (a / divisor) · v (gain ⊙ W_O): the gain belongs to the coordinate, the divisor to
     the query.
     """
-    pattern, weight = layer.pattern.float(), layer.output_weight.float()
+    pattern, weight = layer.pattern.float(), layer.output_weight
     bias = None if layer.output_bias is None else layer.output_bias.float().expand_as(layer.residual_before)
     if layer.output_gain is not None:
         weight = weight * layer.output_gain[:, None]
@@ -193,18 +248,18 @@ def _frozen(layer: LayerActivations) -> tuple[Tensor, Tensor, Tensor | None]:
     return pattern, weight, bias
 
 
-def value_outputs(value: Tensor, output_weight: Tensor, heads: int) -> Tensor:
+def value_outputs(value: Tensor, output_weight: Tensor, heads: int, memory: ReusedMemory | None = None) -> Tensor:
     """What each head would write if it attended to one key only: `v[k,h] W_O[h]`.
 
     value [B, K, n, d_head] (K key-value heads, each shared by H/K query heads), output_weight [d, H · d_head];
-    returns [B, n, H, d] in float32.
+    returns [B, n, H, d] in float32, in the memory given.
     """
     batch, groups, positions, size = value.shape
-    value, weight = value.float(), output_weight.float()
-    found = value.new_empty(batch * positions, heads, len(weight))
+    found = (memory or ReusedMemory()).of((batch * positions, heads, len(output_weight)), value.device)
     for head in range(heads):  # written where they belong: one product of all heads would have to be copied
-        columns = slice(head * size, (head + 1) * size)
-        torch.mm(value[:, head * groups // heads].flatten(0, 1), weight[:, columns].T, out=found[:, head])
+        of_head = value[:, head * groups // heads].flatten(0, 1)
+        weight = output_weight[:, head * size : (head + 1) * size]
+        torch.mm(of_head.float(), weight.float().T, out=found[:, head])
     return found.view(batch, positions, heads, -1)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from timecourse.errors import UserError
 from timecourse.extract.activations import LayerActivations, reading_layers, unread_attention
-from timecourse.extract.contributions import LayerContributions, layer_contributions
+from timecourse.extract.contributions import KeptContributions, LayerContributions, ReusedMemory, layer_contributions
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.loading import LoadedModel
 from timecourse.extract.predictions import Readout, log_probabilities, read_out
@@ -69,18 +69,7 @@ class Measurement:
             key_groups[row, 0] = KEY_GROUPS.index("first")
         targets, key_groups, present = targets.to(device), key_groups.to(device), mask.bool()
 
-        layers: list[LayerContributions] = []
-        streams: list[Tensor] = []
-        norm: Norm = "l2" if self.request.settings.norm == "l2" else "l1"
-
-        def receive(index: int, activations: LayerActivations) -> None:
-            layers.append(layer_contributions(activations, norm, is_compiled=self.is_compiled).to(device))
-            if index == 0:
-                streams.append(activations.residual_before.to(device)[rows, positions])
-            streams.append(activations.residual_after.to(device)[rows, positions])
-
-        with reading_layers(self.model.network, self.model.family, receive):
-            logits = self.model.logits_at(rows, positions, input_ids=ids, attention_mask=mask)
+        layers, streams, logits = self._passed_through(ids, mask, rows, positions)
         completeness_error = self._completeness_error(layers, present)
         prompt_ids = np.array([prompt.prompt_id for prompt in batch])
         contributions = self._contributions(prompt_ids, layers, rows, positions)
@@ -97,6 +86,29 @@ class Measurement:
         self.tables.predictions.add(predictions)
         self.completeness_error = max(self.completeness_error, completeness_error)
         self.lens_error = max(self.lens_error, lens_error)
+
+    def _passed_through(
+        self, ids: Tensor, mask: Tensor, rows: Tensor, positions: Tensor
+    ) -> tuple[list[LayerContributions], Tensor, Tensor]:
+        """One forward pass: contributions of every layer, bottom to top; streams [P, L + 1, d] and logits [P, V]."""
+        device = self.model.device
+        kept = KeptContributions(self.model.layer_count, device)
+        streams = torch.empty(0)
+        memory = ReusedMemory()
+        norm: Norm = "l2" if self.request.settings.norm == "l2" else "l1"
+
+        def receive(index: int, activations: LayerActivations) -> None:
+            nonlocal streams
+            kept.append(layer_contributions(activations, norm, is_compiled=self.is_compiled, memory=memory))
+            if index == 0:
+                before = activations.residual_before
+                streams = before.new_empty(len(rows), self.model.layer_count + 1, before.shape[-1], device=device)
+                streams[:, 0] = before.to(device)[rows, positions]
+            streams[:, index + 1] = activations.residual_after.to(device)[rows, positions]
+
+        with reading_layers(self.model.network, self.model.family, receive):
+            logits = self.model.logits_at(rows, positions, input_ids=ids, attention_mask=mask)
+        return kept.layers, streams, logits
 
     def _log_probs_mismatched(self, batch: Sequence[Prompt]) -> Tensor:
         """Log-probability of every answer token after the mismatched subject, [P]; NaN where there is none."""
@@ -192,14 +204,14 @@ class Measurement:
     def _predictions(
         self,
         batch: Sequence[Prompt],
-        streams: Sequence[Tensor],
+        streams: Tensor,
         own: Tensor,
         positions: Tensor,
         log_probs_mismatched: Tensor,
     ) -> tuple[dict[str, Any], float]:
         """Rows of every answer token at every depth, and the lens's largest error. Raises UserError; see _lens_error.
 
-        streams: L + 1 times [P, d], bottom to top; own [P, V]: the model's logits.
+        streams [P, L + 1, d], bottom to top; own [P, V]: the model's logits.
         """
         answers = [
             (prompt, index, prompt.token_ids[position])
@@ -213,8 +225,7 @@ class Measurement:
             [choice + [token] * (widest - len(choice)) for choice, (_, _, token) in zip(choices, answers, strict=True)],
             device=own.device,
         )
-        stacked = torch.stack(list(streams), 1)
-        depths = stacked.shape[1] + 1
+        depths = streams.shape[1] + 1
         found: list[Readout] = []
         error = torch.zeros((), device=own.device)
         # The unembedding is read once for many streams; blocks go over rows, because a rank compares a row's logits,
@@ -222,7 +233,7 @@ class Measurement:
         at_once = max(1, LOGIT_ELEMENTS // (own.shape[1] * depths))
         for start in range(0, len(own), at_once):
             some = slice(start, start + at_once)
-            lens = self.model.read_stream(stacked[some])
+            lens = self.model.read_stream(streams[some])
             error = torch.maximum(error, (lens[:, -1] - own[some]).float().abs().max())
             logits = torch.cat([lens, own[some, None]], 1).flatten(0, 1)
             found.append(
