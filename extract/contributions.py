@@ -13,7 +13,8 @@ part passes it by itself. Everything is computed in float32, whatever the model'
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,8 +27,8 @@ from timecourse.extract.proximities import Norm, head_proximities, norm_of, prox
 EPSILON = 1e-5
 """Smallest proximity of a part (method: Ferrando and Voita 2024, section 2.1)."""
 
-VALUE_ELEMENTS = 2**25
-"""Largest number of float32 elements of values behind W_O that exist at once (128 MiB), but for one head's."""
+VALUE_ELEMENTS = 2**26
+"""Largest number of float32 elements of values behind W_O that exist at once (256 MiB), but for one head's."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,11 @@ class SumContributions:
 
     def with_each(self, change: Callable[..., Tensor], *others: "SumContributions") -> "SumContributions":
         """What `change` makes of each tensor, and of the same one of the others; what is None stays None."""
-        names = [one.name for one in fields(self) if getattr(self, one.name) is not None]
-        changed: dict[str, Any] = {name: change(*(getattr(one, name) for one in (self, *others))) for name in names}
-        return SumContributions(**dict.fromkeys(one.name for one in fields(self)) | changed)
+        changed: dict[str, Any] = {}
+        for name in (one.name for one in fields(self)):
+            tensors = [getattr(one, name) for one in (self, *others)]
+            changed[name] = None if tensors[0] is None else change(*tensors)
+        return SumContributions(**changed)
 
     def _parts(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         return self.residual, self.heads, self.feed_forward, self.bias
@@ -256,11 +259,31 @@ def value_outputs(value: Tensor, output_weight: Tensor, heads: int, memory: Reus
     """
     batch, groups, positions, size = value.shape
     found = (memory or ReusedMemory()).of((batch * positions, heads, len(output_weight)), value.device)
-    for head in range(heads):  # written where they belong: one product of all heads would have to be copied
-        of_head = value[:, head * groups // heads].flatten(0, 1)
-        weight = output_weight[:, head * size : (head + 1) * size]
-        torch.mm(of_head.float(), weight.float().T, out=found[:, head])
+    are_bfloat16 = value.dtype == output_weight.dtype == torch.bfloat16
+    with _bfloat16_factors() if are_bfloat16 else nullcontext():
+        for head in range(heads):  # written where they belong: one product of all heads would have to be copied
+            of_head = value[:, head * groups // heads].flatten(0, 1)
+            weight = output_weight[:, head * size : (head + 1) * size]
+            torch.mm(of_head.float(), weight.float().T, out=found[:, head])
     return found.view(batch, positions, heads, -1)
+
+
+@contextmanager
+def _bfloat16_factors() -> Iterator[None]:
+    """While open, float32 factors that are bfloat16 numbers are multiplied as such, where the CPU can do it fast.
+
+    The sums stay in float32: nothing is lost, and it takes a third less time.
+    """
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 cannot tell
+    if not capabilities.get("avx512_bf16"):
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _shares(

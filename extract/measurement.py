@@ -27,8 +27,8 @@ from timecourse.extract.tables import MeasuredTables
 COMPLETENESS_BOUND = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
 """Largest ‖Σp − stream‖₁ / ‖stream‖₁ that is accepted, by dtype (method: section 2)."""
 
-LOGIT_ELEMENTS = 2**22
-"""Largest number of logits of the lens that exist at once, but for those of one answer token (16 MiB in float32: what
+LOGIT_ELEMENTS = 2**23
+"""Largest number of logits of the lens that exist at once, but for those of one answer token (32 MiB in float32: what
 is done to each of them should stay in a cache)."""
 
 COMPILED_ELEMENTS = 2**33

@@ -12,7 +12,7 @@ from tests.extract.families.reference import contributions as reference_contribu
 from tests.extract.families.reference import reference
 from tests.extract.families.shapes import SHAPES, Shape, config_of, measure, prompts
 from timecourse.extract import contributions, proximities
-from timecourse.extract.contributions import layer_contributions
+from timecourse.extract.contributions import layer_contributions, value_outputs
 from timecourse.extract.families import FAMILIES
 
 OLMO = next(shape for shape in SHAPES if str(shape) == "olmo-example0")
@@ -102,3 +102,18 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch, elements, norm):
     found = layer_contributions(layer, norm)
     torch.testing.assert_close(found.attention.heads, expected.attention.heads, rtol=0, atol=1e-6)
     assert float(found.attention.completeness_error.max()) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("groups", "heads", "size", "width"), [(1, 1, 4, 3), (2, 6, 8, 40), (16, 16, 128, 2048)])
+def test_values_behind_the_projection_lose_nothing_to_the_dtype(dtype, groups, heads, size, width):
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(3, groups, 11, size, generator=generator).to(dtype)
+    weight = torch.randn(width, heads * size, generator=generator).to(dtype)
+    by_head = weight.double().view(width, heads, size)
+    values = value.double().repeat_interleave(heads // groups, dim=1)
+    exact = torch.einsum("bhns,dhs->bnhd", values, by_head)
+    largest = torch.einsum("bhns,dhs->bnhd", values.abs(), by_head.abs())
+    precision = torch.get_float32_matmul_precision()
+    assert ((value_outputs(value, weight, heads) - exact).abs() <= 1e-6 * largest).all()
+    assert torch.get_float32_matmul_precision() == precision
