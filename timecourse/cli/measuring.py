@@ -192,7 +192,7 @@ def ablate(
 
 
 @app.command()
-@takes(*IN_LAKE, "theta")
+@takes(*IN_LAKE, "theta", "assignments")
 def build(context: typer.Context) -> None:
     """Build the warehouse from what is committed, check it and release it."""
     from timecourse.refresh import refresh
