@@ -85,6 +85,7 @@ def measure(series: Path, facts: Path, dtype: str, batch_size: int, threads: int
     settings = MeasurementSettings(dtype=dtype)
     request = ExtractionRequest("benchmark", find_checkpoints(series)[0], load_relations(facts), settings)
     prompts = prompts_of(request)
+    assert request.extraction_id  # the weights' hash is read with the weights, and kept: it is no part of what follows
     model = load_model(request.checkpoint, dtype, "cpu", settings.attention)
     batches = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
     with torch.inference_mode(), largest(memory, every=0.005) as peak_of_plain:

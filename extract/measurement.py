@@ -7,6 +7,7 @@ there.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -226,7 +227,7 @@ class Measurement:
             device=own.device,
         )
         depths = streams.shape[1] + 1
-        found: list[Readout] = []
+        found = Readout.empty(len(own) * depths, own.device)
         error = torch.zeros((), device=own.device)
         # The unembedding is read once for many streams; blocks go over rows, because a rank compares a row's logits,
         # which only one product of the whole row makes comparable to the last digit.
@@ -236,15 +237,10 @@ class Measurement:
             lens = self.model.read_stream(streams[some])
             error = torch.maximum(error, (lens[:, -1] - own[some]).float().abs().max())
             logits = torch.cat([lens, own[some, None]], 1).flatten(0, 1)
-            found.append(
-                read_out(
-                    logits, token_ids[some].repeat_interleave(depths), candidates[some].repeat_interleave(depths, 0)
-                )
+            read = read_out(
+                logits, token_ids[some].repeat_interleave(depths), candidates[some].repeat_interleave(depths, 0)
             )
-        read = {
-            name: _numpy(torch.cat([getattr(one, name) for one in found]))
-            for name in ("rank", "log_prob", "top1_token_id", "entropy", "rank_in_relation")
-        }
+            found.put(slice(start * depths, start * depths + len(logits)), read)
         mismatched = torch.full((len(own), depths), torch.nan, device=own.device)
         mismatched[:, -1] = log_probs_mismatched
         columns = {
@@ -253,7 +249,7 @@ class Measurement:
             "readout": np.tile(np.arange(-1, depths - 1), len(answers)),
             "position": np.repeat(_numpy(positions), depths),
             "log_prob_mismatched": _numpy(mismatched).ravel(),
-            **read,
+            **{one.name: _numpy(getattr(found, one.name)) for one in fields(found)},
         }
         return columns, self._lens_error(error, own)
 

@@ -3,7 +3,7 @@
 The lens applies to the stream at any depth what the model applies at the end: final norm, unembedding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -22,6 +22,21 @@ class Readout:
     top1_token_id: Tensor
     entropy: Tensor
     rank_in_relation: Tensor
+
+    @classmethod
+    def empty(cls, positions: int, device: torch.device) -> "Readout":
+        """Room for what is read at so many positions, block by block.
+
+        Made first: numbers kept between blocks of logits would keep these blocks' memory from being used again.
+        """
+        counts, reals = torch.long, torch.float32
+        kinds = (counts, reals, counts, reals, counts)
+        return cls(*(torch.empty(positions, dtype=kind, device=device) for kind in kinds))
+
+    def put(self, at: slice, block: "Readout") -> None:
+        """Copy a block's numbers to these places."""
+        for one in fields(self):
+            getattr(self, one.name)[at] = getattr(block, one.name)
 
 
 def read_out(logits: Tensor, answer_token_ids: Tensor, candidates: Tensor) -> Readout:
