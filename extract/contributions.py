@@ -12,7 +12,6 @@ A norm between W_O and the stream is linear once its divisor is frozen at the va
 part passes it by itself. Everything is computed in float32, whatever the model's dtype.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from timecourse.extract.activations import LayerActivations
 from timecourse.extract.proximities import Norm, head_proximities, norm_of, proximity
+from timecourse.extract.reused_memory import ReusedMemory
 
 EPSILON = 1e-5
 """Smallest proximity of a part (method: Ferrando and Voita 2024, section 2.1)."""
@@ -127,21 +127,6 @@ class KeptContributions:
             self._all = layer.with_each(lambda one: one.new_empty(self._layer_count, *one.shape, device=self._device))
         index = len(self.layers)
         self.layers.append(self._all.with_each(lambda stacked, one: stacked[index].copy_(one), layer))
-
-
-class ReusedMemory:
-    """Memory for the values behind W_O of one layer after another: new memory takes as long to get as to fill."""
-
-    def __init__(self) -> None:
-        self._blocks: dict[torch.device, Tensor] = {}
-
-    def of(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """A float32 tensor of any values, whose memory is that of the one before on this device."""
-        elements = math.prod(shape)
-        if device not in self._blocks or self._blocks[device].numel() < elements:
-            self._blocks.pop(device, None)  # before the next is made
-            self._blocks[device] = torch.empty(elements, device=device)
-        return self._blocks[device][:elements].view(shape)
 
 
 @torch.no_grad()

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from timecourse.errors import UserError
 from timecourse.extract.activations import LayerActivations, reading_layers, unread_attention
-from timecourse.extract.contributions import KeptContributions, LayerContributions, ReusedMemory, layer_contributions
+from timecourse.extract.contributions import KeptContributions, LayerContributions, layer_contributions
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.loading import LoadedModel
 from timecourse.extract.predictions import Readout, log_probabilities, read_out
 from timecourse.extract.prompts import MismatchedPrompt, Prompt, answer_candidates, mismatched_prompts
 from timecourse.extract.proximities import Norm
+from timecourse.extract.reused_memory import ReusedMemory
 from timecourse.extract.routes import KEY_GROUPS, ComponentScores, walk_routes
 from timecourse.extract.tables import MeasuredTables
 
@@ -227,6 +228,7 @@ class Measurement:
             device=own.device,
         )
         depths = streams.shape[1] + 1
+        memory = ReusedMemory()
         found = Readout.empty(len(own) * depths, own.device)
         error = torch.zeros((), device=own.device)
         # The unembedding is read once for many streams; blocks go over rows, because a rank compares a row's logits,
@@ -238,7 +240,10 @@ class Measurement:
             error = torch.maximum(error, (lens[:, -1] - own[some]).float().abs().max())
             logits = torch.cat([lens, own[some, None]], 1).flatten(0, 1)
             read = read_out(
-                logits, token_ids[some].repeat_interleave(depths), candidates[some].repeat_interleave(depths, 0)
+                logits,
+                token_ids[some].repeat_interleave(depths),
+                candidates[some].repeat_interleave(depths, 0),
+                memory,
             )
             found.put(slice(start * depths, start * depths + len(logits)), read)
         mismatched = torch.full((len(own), depths), torch.nan, device=own.device)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from timecourse.extract.reused_memory import ReusedMemory
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -39,17 +41,20 @@ class Readout:
             getattr(self, one.name)[at] = getattr(block, one.name)
 
 
-def read_out(logits: Tensor, answer_token_ids: Tensor, candidates: Tensor) -> Readout:
+def read_out(
+    logits: Tensor, answer_token_ids: Tensor, candidates: Tensor, memory: ReusedMemory | None = None
+) -> Readout:
     """Score the answers under `logits`.
 
     logits [P, V]; answer_token_ids [P]; candidates [P, C]: token ids of the relation's answers at the same place in the
-    answer, padded with the answer's own id (which never outranks itself).
+    answer, padded with the answer's own id (which never outranks itself). memory: for what is made of the logits.
     """
-    logits = logits.float()
+    exact, log_probs, scratch = (memory or ReusedMemory()).of((3, *logits.shape), logits.device)
+    logits = exact.copy_(logits)
     answers = logits.gather(1, answer_token_ids[:, None])
-    log_probs = logits.log_softmax(-1)
+    torch.log_softmax(logits, -1, out=log_probs)
     log_prob = log_probs.gather(1, answer_token_ids[:, None])[:, 0]
-    scratch = log_probs.exp()
+    torch.exp(log_probs, out=scratch)
     # a token whose logit is -inf adds nothing; unclamped, 0 · -inf would be NaN
     entropy = scratch.mul_(log_probs.clamp_(min=torch.finfo(log_probs.dtype).min)).sum(-1).neg_()
     # as 0 and 1 in float32, which sums ten times faster than booleans, and exactly, up to 16 million tokens
