@@ -30,8 +30,7 @@ COMPLETENESS_BOUND = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
 """Largest ‖Σp − stream‖₁ / ‖stream‖₁ that is accepted, by dtype (method: section 2)."""
 
 LOGIT_ELEMENTS = 2**23
-"""Largest number of logits of the lens that exist at once, but for those of one answer token (32 MiB in float32: what
-is done to each of them should stay in a cache)."""
+"""Largest number of logits of the lens that exist at once, but for those of one answer token (16 MiB in bfloat16)."""
 
 COMPILED_ELEMENTS = 2**33
 """Coordinates of all head parts of an extraction from which compiling the loop over them takes less than it saves."""
@@ -228,7 +227,6 @@ class Measurement:
             device=own.device,
         )
         depths = streams.shape[1] + 1
-        memory = ReusedMemory()
         found = Readout.empty(len(own) * depths, own.device)
         error = torch.zeros((), device=own.device)
         # The unembedding is read once for many streams; blocks go over rows, because a rank compares a row's logits,
@@ -240,10 +238,7 @@ class Measurement:
             error = torch.maximum(error, (lens[:, -1] - own[some]).float().abs().max())
             logits = torch.cat([lens, own[some, None]], 1).flatten(0, 1)
             read = read_out(
-                logits,
-                token_ids[some].repeat_interleave(depths),
-                candidates[some].repeat_interleave(depths, 0),
-                memory,
+                logits, token_ids[some].repeat_interleave(depths), candidates[some].repeat_interleave(depths, 0)
             )
             found.put(slice(start * depths, start * depths + len(logits)), read)
         mismatched = torch.full((len(own), depths), torch.nan, device=own.device)

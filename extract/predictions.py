@@ -8,15 +8,17 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from timecourse.extract.reused_memory import ReusedMemory
+READ_ELEMENTS = 2**20
+"""Largest number of logits that are read at once, but for those of one position (three times 4 MiB in float32: what is
+done to each of them should stay in a cache)."""
 
 
 @dataclass(frozen=True)
 class Readout:
     """What is read at P predicting positions. rank [P]: number of logits strictly greater than the answer token's.
 
-    log_prob [P] and entropy [P] in nats; top1_token_id [P]; rank_in_relation [P]: number of the relation's answer
-    tokens (same place in the answer) with a strictly greater logit.
+    log_prob [P] and entropy [P] in nats; top1_token_id [P]: the first of equals; rank_in_relation [P]: number of the
+    relation's answer tokens (same place in the answer) with a strictly greater logit.
     """
 
     rank: Tensor
@@ -41,30 +43,46 @@ class Readout:
             getattr(self, one.name)[at] = getattr(block, one.name)
 
 
-def read_out(
-    logits: Tensor, answer_token_ids: Tensor, candidates: Tensor, memory: ReusedMemory | None = None
-) -> Readout:
+def read_out(logits: Tensor, answer_token_ids: Tensor, candidates: Tensor) -> Readout:
     """Score the answers under `logits`.
 
     logits [P, V]; answer_token_ids [P]; candidates [P, C]: token ids of the relation's answers at the same place in the
-    answer, padded with the answer's own id (which never outranks itself). memory: for what is made of the logits.
+    answer, padded with the answer's own id (which never outranks itself).
     """
-    exact, log_probs, scratch = (memory or ReusedMemory()).of((3, *logits.shape), logits.device)
-    logits = exact.copy_(logits)
-    answers = logits.gather(1, answer_token_ids[:, None])
-    torch.log_softmax(logits, -1, out=log_probs)
-    log_prob = log_probs.gather(1, answer_token_ids[:, None])[:, 0]
-    torch.exp(log_probs, out=scratch)
-    # a token whose logit is -inf adds nothing; unclamped, 0 · -inf would be NaN
-    entropy = scratch.mul_(log_probs.clamp_(min=torch.finfo(log_probs.dtype).min)).sum(-1).neg_()
-    # as 0 and 1 in float32, which sums ten times faster than booleans, and exactly, up to 16 million tokens
-    rank = torch.gt(logits, answers, out=scratch).sum(-1).long()
+    found = Readout.empty(len(logits), logits.device)
+    rows = max(1, READ_ELEMENTS // logits.shape[1])
+    made = torch.empty(3, min(rows, len(logits)), logits.shape[1], device=logits.device)
+    # what finds the first of equals: a token's distance from the end, which float32 holds up to 16 million tokens
+    from_end = torch.arange(logits.shape[1], 0, -1, dtype=torch.float32, device=logits.device)
+    for start in range(0, len(logits), rows):
+        at = slice(start, start + rows)
+        found.put(at, _read(logits[at], answer_token_ids[at, None], candidates[at], from_end, *made))
+    return found
+
+
+def _read(
+    logits: Tensor, answers: Tensor, candidates: Tensor, from_end: Tensor, exact: Tensor, below: Tensor, scratch: Tensor
+) -> Readout:
+    """A block of `read_out`; answers [P, 1]. exact, below and scratch [≥ P, V] in float32 are overwritten.
+
+    Written out, because every pass over the vocabulary counts: torch's argmax and its sum of booleans are ten times
+    slower than those of floats, and a softmax beside a log-softmax is a second exponential.
+    """
+    exact, below, scratch = (one[: len(logits)] for one in (exact, below, scratch))
+    exact.copy_(logits)
+    largest = exact.amax(-1, keepdim=True)
+    answer = exact.gather(1, answers)
+    # a token whose logit is -inf adds nothing to the entropy; unclamped, 0 · -inf would be NaN
+    torch.sub(exact, largest, out=below).clamp_(min=torch.finfo(below.dtype).min)
+    total = torch.exp(below, out=scratch).sum(-1)
+    entropy = total.log() - scratch.mul_(below).sum(-1) / total
+    top1_token_id = logits.shape[1] - torch.eq(exact, largest, out=scratch).mul_(from_end).amax(-1).long()
     return Readout(
-        rank=rank,
-        log_prob=log_prob,
-        top1_token_id=logits.argmax(-1),
+        rank=torch.gt(exact, answer, out=scratch).sum(-1).long(),
+        log_prob=(answer - largest)[:, 0] - total.log(),
+        top1_token_id=top1_token_id,
         entropy=entropy,
-        rank_in_relation=(logits.gather(1, candidates) > answers).sum(-1),
+        rank_in_relation=(exact.gather(1, candidates) > answer).sum(-1),
     )
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from timecourse.extract import predictions
 from timecourse.extract.predictions import read_out
 
 
@@ -16,7 +17,9 @@ def logits(request):
     return drawn
 
 
-def test_the_readout_is_what_it_says(logits):
+@pytest.mark.parametrize("positions_at_once", [1, 2, 100])
+def test_the_readout_is_what_it_says(logits, positions_at_once, monkeypatch):
+    monkeypatch.setattr(predictions, "READ_ELEMENTS", positions_at_once * logits.shape[1])
     answers = torch.tensor([0, 7, 42, 99, 199])
     candidates = torch.tensor([[1, 2, 3], [7, 7, 0], [41, 43, 42], [5, 99, 99], [0, 100, 198]])
     found = read_out(logits.clone(), answers, candidates)
