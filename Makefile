@@ -39,7 +39,7 @@ findings: $(INSTALLED)
 	$(BIN)/timecourse findings --lake demo/lake --output docs/findings.md
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

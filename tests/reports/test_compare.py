@@ -239,7 +239,7 @@ def test_figures_for_a_manuscript_are_drawn(staged_release: Path) -> None:
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, pytest.param(1280, marks=pytest.mark.slow)])
 def test_every_choice_is_drawn(
     window: Window, pages: Callable[..., dict[str, PageReader]], width: int, staged_release: Path
 ) -> None:

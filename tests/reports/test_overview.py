@@ -50,7 +50,7 @@ def unanswered(text: str, warehouse: Path, queries: Iterable[str], names: Iterab
     return [number for number in NUMBER.findall(text) if number not in written(values)]
 
 
-@pytest.fixture(params=["small_release", "staged_release", "judged_release"])
+@pytest.fixture(params=["small_release", pytest.param("staged_release", marks=pytest.mark.slow), "judged_release"])
 def warehouse(request: pytest.FixtureRequest) -> Path:
     path: Path = request.getfixturevalue(request.param)
     return path / "warehouse.duckdb"
