@@ -1,6 +1,7 @@
 """Tasks of a Ray cluster that is there already; Ray places them, and tries again what died with a worker or a node."""
 
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
 
 from timecourse.config import ExecutorSettings
@@ -20,8 +21,9 @@ class RayExecutor:
         from ray.exceptions import RayError, RayTaskError
 
         try:
+            _reach(self.settings.address)
             ray.init(self.settings.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise MachineError(
                 f"no Ray cluster at {self.settings.address!r}: {' '.join(str(error).split())[:300]}; start one with "
                 "`ray start --head`, or set executor.address"
@@ -46,6 +48,13 @@ class RayExecutor:
                         )
         finally:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nothing listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _call(function: Callable[[TaskT], T], task: TaskT) -> T:
