@@ -6,12 +6,12 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo findings test test-slow crash-test ray-test slurm-test simulate screenshots lint bench bench-large bench-warehouse verify-families clean
+.PHONY: help install demo findings test test-slow crash-test ray-test slurm-test simulate screenshots lint lint-python lint-sql bench bench-large bench-warehouse verify-families clean
 
 help:
 	@echo "make demo       pre-train a tiny OLMo and take it the whole way to a report (demo/)"
-	@echo "make test       lint, then the tests, but for the slow ones"
-	@echo "make test-slow  the tests that take longer: a wheel in an empty environment, the full demo, more faults"
+	@echo "make test       ruff, mypy, then the tests, but for the slow ones"
+	@echo "make test-slow  sqlfluff, and the tests that take longer: a wheel in an empty environment, the full demo, more faults"
 	@echo "make crash-test  kill runs at every step and at 100 random moments, heal and compare; readers under load"
 	@echo "make ray-test   a Ray cluster of two workers on this machine; workers and drivers are killed"
 	@echo "make slurm-test  a Slurm of one node, with requeued jobs; needs root, and apt install slurmctld slurmd munge"
@@ -38,10 +38,10 @@ findings: $(INSTALLED)
 	for seed in 0 1 2; do $(BIN)/timecourse demo --seed $$seed || exit 1; done
 	$(BIN)/timecourse findings --lake demo/lake --output docs/findings.md
 
-test: lint
+test: lint-python
 	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
-test-slow: $(INSTALLED)
+test-slow: lint-sql
 	$(BIN)/python -m pytest -m slow
 
 crash-test: $(INSTALLED)
@@ -61,10 +61,14 @@ simulate: $(INSTALLED)
 screenshots: demo
 	$(BIN)/python -m tests.reports.screenshots demo/lake/current/site docs/report
 
-lint: $(INSTALLED)
+lint: lint-python lint-sql
+
+lint-python: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p timecourse
+
+lint-sql: $(INSTALLED)
 	$(BIN)/sqlfluff lint --disable-progress-bar --processes 2 models dbt_project/tests/*.sql
 
 verify-families: $(INSTALLED)

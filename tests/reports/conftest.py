@@ -143,15 +143,28 @@ def window(browser: "sync_api.Browser") -> Iterator[Window]:
     assert not window.problems, window.problems
 
 
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+Change = Callable[[duckdb.DuckDBPyConnection], None]
+Render = Callable[[str, Change | None], Site]
+
+
 @pytest.fixture(scope="session")
-def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Site]:
-    """Renders the site of a warehouse into a new folder."""
+def rendered(small_release: Path, made_once: MadeOnce) -> Render:
+    """Renders the release, or a copy of it that is changed first; each is made once. Read only."""
 
-    def render_warehouse(warehouse: Path) -> Site:
-        folder = tmp_path_factory.mktemp("site") / "site"
-        return Site(folder, warehouse, render_site(warehouse, folder))
+    def render(name: str, change: Change | None) -> Site:
+        def fill(folder: Path) -> None:
+            if change is not None:
+                with changed(small_release, folder) as connection:
+                    change(connection)
+            files = render_site((small_release if change is None else folder) / "warehouse.duckdb", folder / "site")
+            (folder / "files.json").write_text(json.dumps([str(path) for path in files]), encoding="utf-8")
 
-    return render_warehouse
+        folder = made_once(f"site-{name}", fill)
+        files = [Path(path) for path in json.loads((folder / "files.json").read_text(encoding="utf-8"))]
+        return Site(folder / "site", (small_release if change is None else folder) / "warehouse.duckdb", files)
+
+    return render
 
 
 @contextmanager
@@ -164,16 +177,16 @@ def changed(release: Path, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @pytest.fixture(scope="session")
-def site(small_release: Path, render: Callable[[Path], Site]) -> Site:
+def site(rendered: Render) -> Site:
     """The site of the release as it is: one series, one setting, one tau."""
-    return render(small_release / "warehouse.duckdb")
+    return rendered("as it is", None)
 
 
 @pytest.fixture(scope="session")
-def hostile_site(small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+def hostile_site(rendered: Render) -> Site:
     """The same release, with names that try to break out of every place they stand in."""
-    folder = tmp_path_factory.mktemp("hostile")
-    with changed(small_release, folder) as connection:
+
+    def change(connection: duckdb.DuckDBPyConnection) -> None:
         columns = connection.execute(
             "select table_name, column_name from duckdb_columns() where data_type = 'VARCHAR' and not internal"
         ).fetchall()
@@ -186,7 +199,8 @@ def hostile_site(small_release: Path, render: Callable[[Path], Site], tmp_path_f
             'a rule </td></table>' as rule, 'fail' as severity, 'fail' as result, null as observed,
             1 as failing_row_count, '[{"name": "</script><script>window.pwned = 6</script>"}]' as failing_rows"""
         )
-    return render(folder / "warehouse.duckdb")
+
+    return rendered("hostile", change)
 
 
 @pytest.fixture(scope="session")
@@ -201,10 +215,10 @@ def staged_site(staged_release: Path) -> dict[str, Site]:
 
 
 @pytest.fixture(scope="session")
-def small_site(small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+def small_site(rendered: Render) -> Site:
     """One checkpoint without a step, and a relation of one fact without an interval."""
-    folder = tmp_path_factory.mktemp("small")
-    with changed(small_release, folder) as connection:
+
+    def change(connection: duckdb.DuckDBPyConnection) -> None:
         last = "(select checkpoint_id from dim_checkpoints order by checkpoint_index desc limit 1)"
         fact = "(select min(fact_id) from dim_facts where relation_id = 'leader_of')"
         connection.execute(f"create table kept as select {last} as checkpoint_id, {fact} as fact_id")
@@ -235,26 +249,28 @@ def small_site(small_release: Path, render: Callable[[Path], Site], tmp_path_fac
             top10_high = null, all_tokens_low = null, all_tokens_high = null where scope_id = 'leader_of'"""
         )
         connection.execute("drop table kept")
-    return render(folder / "warehouse.duckdb")
+
+    return rendered("small", change)
 
 
 @pytest.fixture(scope="session")
-def many_site(small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+def many_site(rendered: Render) -> Site:
     """Two taus, the second with an id that is no safe folder name and without the history of one head."""
-    folder = tmp_path_factory.mktemp("many")
-    with changed(small_release, folder) as connection:
+
+    def change(connection: duckdb.DuckDBPyConnection) -> None:
         for table in tables_with(connection, "tau_id"):
             connection.execute(f"insert into {table} select * replace ('../../<b>''\"' as tau_id) from {table}")
         connection.execute("delete from fct_component_histories where component_id = 'L0H0' and tau_id like '..%'")
         pair_all(connection)
-    return render(folder / "warehouse.duckdb")
+
+    return rendered("many", change)
 
 
 @pytest.fixture(scope="session")
-def series_site(small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+def series_site(rendered: Render) -> Site:
     """Three series: `tiny`, a post-norm one that is comparable with it, and a parallel one that is not."""
-    folder = tmp_path_factory.mktemp("series")
-    with changed(small_release, folder) as connection:
+
+    def change(connection: duckdb.DuckDBPyConnection) -> None:
         for name in ("post & norm", "side"):
             for table in tables_with(connection, "series_id"):
                 connection.execute(
@@ -270,25 +286,21 @@ def series_site(small_release: Path, render: Callable[[Path], Site], tmp_path_fa
             """update dim_series_pairs set is_comparable = false, reason = series_id || ' <is> not ' || other_series_id
             where 'side' in (series_id, other_series_id)"""
         )
-    return render(folder / "warehouse.duckdb")
+
+    return rendered("series", change)
 
 
 @pytest.fixture(scope="session")
-def ablated_site(small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+def ablated_site(rendered: Render) -> Site:
     """The release with its first and last checkpoint ablated by two methods, filled in by hand."""
-    folder = tmp_path_factory.mktemp("ablated")
-    with changed(small_release, folder) as connection:
-        silence(connection)
-    return render(folder / "warehouse.duckdb")
+    return rendered("ablated", silence)
 
 
 @pytest.fixture(scope="session")
-def hostile_ablated_site(
-    small_release: Path, render: Callable[[Path], Site], tmp_path_factory: pytest.TempPathFactory
-) -> Site:
+def hostile_ablated_site(rendered: Render) -> Site:
     """The same with hostile names, of a method too."""
-    folder = tmp_path_factory.mktemp("hostile-ablated")
-    with changed(small_release, folder) as connection:
+
+    def change(connection: duckdb.DuckDBPyConnection) -> None:
         silence(connection)
         names = HOSTILE | {"resample": HOSTILE["tiny"] + "'\\"}
         for table, column in connection.execute(
@@ -296,7 +308,8 @@ def hostile_ablated_site(
         ).fetchall():
             for name, other in names.items():
                 connection.execute(f'update {table} set "{column}" = ? where "{column}" = ?', [other, name])
-    return render(folder / "warehouse.duckdb")
+
+    return rendered("hostile_ablated", change)
 
 
 def silence(connection: duckdb.DuckDBPyConnection) -> None:

@@ -81,7 +81,7 @@ def random_lake(made_once: MadeOnce) -> RandomLake:
     def fill(lake: Path) -> None:
         twins = commit_random_lake(lake)
         courses = commit_courses(lake)
-        result = build_warehouse(lake, theta=THETA, complete_series=[PARTITIONS[0].series_id])
+        result = build_warehouse(lake, theta=THETA, complete_series=[PARTITIONS[0].series_id], replicates=200)
         (lake / "random.pickle").write_bytes(pickle.dumps(RandomLake(result, twins, courses)))
 
     found: RandomLake = pickle.loads((made_once("random", fill) / "random.pickle").read_bytes())

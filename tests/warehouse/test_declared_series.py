@@ -10,8 +10,8 @@ import duckdb
 import pytest
 
 from tests.warehouse.raw_lake import commit, entry
-from tests.warehouse.staged_lake import DPO, ENTRIES, NOT_COMMITTED, SEEDS, SERIES, SFT, commit_staged
-from timecourse.build import BuildResult, build_warehouse
+from tests.warehouse.staged_lake import DPO, ENTRIES, NOT_COMMITTED, SEEDS, SERIES, SFT
+from timecourse.build import build_warehouse
 from timecourse.errors import UserError
 from timecourse.expectations.gate import gate_release
 from timecourse.lake import Lake
@@ -24,10 +24,13 @@ GONE = ("stage1-step1500", "sft/main")
 @dataclass(frozen=True)
 class Staged:
     lake: Path
-    result: BuildResult
+
+    @property
+    def database(self) -> Path:
+        return self.lake / "build" / "warehouse.duckdb"
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        return query(self.result.database, sql)
+        return query(self.database, sql)
 
 
 def query(database: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -36,10 +39,9 @@ def query(database: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory) -> Staged:
-    lake = tmp_path_factory.mktemp("staged")
-    commit_staged(lake)
-    return Staged(lake, build_warehouse(lake, theta="0.3", complete_series=[SERIES, *SEEDS], replicates=50))
+def staged(staged_release: Path) -> Staged:
+    """The lake of that release. Copy before changing."""
+    return Staged(staged_release.parent.parent)
 
 
 def test_order_neighbours_and_counts_from_the_beginning(staged: Staged) -> None:
@@ -96,7 +98,7 @@ def test_changes_are_counted_along_each_line_of_descent(staged: Staged) -> None:
 def test_what_serves_other_weights_counts_nowhere(staged: Staged) -> None:
     """Though its extraction stays committed."""
     ids = [f"{SERIES}/{name}" for name in GONE]
-    with duckdb.connect(str(staged.result.database), read_only=True) as connection:
+    with duckdb.connect(str(staged.database), read_only=True) as connection:
         columns = connection.execute(
             "select table_name, column_name from duckdb_columns() "
             "where regexp_matches(table_name, '^(dim|fct)_') and contains(column_name, 'checkpoint_id')"
@@ -132,9 +134,8 @@ def test_every_offered_name_is_a_revision(staged: Staged) -> None:
 
 
 def test_the_gates_name_what_is_not_what_it_claims(staged: Staged) -> None:
-    assert {check.result for check in staged.result.checks} == {"pass"}
     committed = {commit.checkpoint_id: commit.extraction_id for commit in Lake(staged.lake).commits()}
-    results = gate_release(staged.result.database, None, committed=committed)
+    results = gate_release(staged.database, None, committed=committed)
     warned = {
         result.check_id.split(".")[2]: [row.get("checkpoint_name", row.get("checkpoint_id")) for row in rows]
         for result in results
@@ -150,7 +151,7 @@ def test_the_gates_name_what_is_not_what_it_claims(staged: Staged) -> None:
 
 def test_another_declaration_moves_checkpoints_without_an_extraction(staged: Staged, tmp_path: Path) -> None:
     """DPO comes before SFT now, the duplicate turns out to be none, and the second ingredient is stage 3."""
-    lake = shutil.copytree(staged.lake, tmp_path / "lake")
+    lake = shutil.copytree(staged.lake, tmp_path / "lake", symlinks=True)
     changed = []
     for one in ENTRIES:
         change: dict[str, Any] = {}
@@ -184,7 +185,7 @@ def test_another_declaration_moves_checkpoints_without_an_extraction(staged: Sta
 
 
 def test_a_release_is_out_of_date_when_the_declaration_says_something_else(staged: Staged, tmp_path: Path) -> None:
-    lake = Lake(shutil.copytree(staged.lake, tmp_path / "lake"))
+    lake = Lake(shutil.copytree(staged.lake, tmp_path / "lake", symlinks=True))
 
     def now() -> str:
         return input_sha256(lake.contents(), {"theta": "0.1"})

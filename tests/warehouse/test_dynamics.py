@@ -79,7 +79,7 @@ def dynamics(tmp_path_factory: pytest.TempPathFactory) -> Dynamics:
     twins: dict[tuple[str, str], dict[str, Checkpoint]] = {}
     for series_id in LINES:
         commit_line(lake, series_id, twins)
-    result = build_warehouse(lake, theta=THETA, complete_series=[])
+    result = build_warehouse(lake, theta=THETA, complete_series=[], replicates=50)
     assert [check for check in result.checks if check.result != "pass"] == []
     return Dynamics(result, drifts, twins)
 
@@ -487,19 +487,19 @@ def test_withdrawn_and_new_contributions(tmp_path: Path) -> None:
     names = list(course)[:5]
     for number, name in enumerate(names[:4]):
         directory = commit_drift(tmp_path / "grown", "steady", name, number, course[name], ["L0F"])
-    build_warehouse(tmp_path / "grown", theta=THETA, complete_series=[])
+    build_warehouse(tmp_path / "grown", theta=THETA, complete_series=[], replicates=50)
     for path in (tmp_path / "grown").glob("raw/*/*/*/contributions.parquet"):
         path.write_bytes(b"garbage")
     commit_path(tmp_path / "grown", "steady", names[3]).unlink()
     new = commit_drift(tmp_path / "grown", "steady", names[4], 4, course[names[4]], ["L0F"]).name
-    grown = build_warehouse(tmp_path / "grown", theta=THETA, complete_series=[])
+    grown = build_warehouse(tmp_path / "grown", theta=THETA, complete_series=[], replicates=50)
     assert not grown.is_full_refresh
     assert (grown.added_extractions, grown.removed_extractions) == ((new,), (directory.name,))
 
     for number, name in enumerate(names):
         if number != 3:
             commit_drift(tmp_path / "fresh", "steady", name, number, course[name], ["L0F"])
-    fresh = build_warehouse(tmp_path / "fresh", theta=THETA, complete_series=[])
+    fresh = build_warehouse(tmp_path / "fresh", theta=THETA, complete_series=[], replicates=50)
     for table in ("int_component_contributions", "fct_checkpoint_drifts"):
         rows = []
         for result in (grown, fresh):

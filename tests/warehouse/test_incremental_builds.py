@@ -91,6 +91,7 @@ def test_withdrawn_and_replaced_checkpoints(golden: Golden, tmp_path: Path, monk
     assert sorted((tmp_path / "package").rglob("*")) == files, "a build writes into its own project"
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_build_left_out_is_made_up_for(golden: Golden, tmp_path: Path) -> None:
     lake = shutil.copytree(golden.lake, tmp_path / "lake")
     left_out = {

@@ -448,6 +448,7 @@ def test_simulated_specificity_finds_what_draws_cannot(out: Path) -> None:
     assert rows["sparse"][f"found, {specificity.PERMUTATIONS} permutations"] == 0
 
 
+@pytest.mark.slow
 def test_simulated_changes_are_found(out: Path) -> None:
     rows = changes.main(draws=6, scenarios=("nothing to find", "sparse, large"))
     assert all(row["false at p ≤ 0.05"] < 0.06 for row in rows)

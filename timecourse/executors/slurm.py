@@ -6,6 +6,8 @@ Jobs outlive the process that submitted them. Their logs, and what submitit carr
 
 import json
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -97,7 +99,12 @@ class _Again:
                 answer.set_exception(error)
 
         threading.Thread(target=work, daemon=True).start()
-        return answer.result()
+        try:
+            return answer.result()
+        except SystemExit as leaving:  # at once: C++ that the thread is in would abort where the interpreter ends
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(leaving.code or 0) & 0xFF)
 
     def checkpoint(self, task: Any) -> Any:
         """What submitit calls where Slurm preempts a job, or its time runs out."""
