@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo findings test test-slow crash-test ray-test slurm-test simulate screenshots lint lint-python lint-sql bench bench-large bench-warehouse verify-families clean
+.PHONY: help install demo findings test test-slow crash-test ray-test slurm-test simulate screenshots lint lint-python lint-sql quick-tests bench bench-large bench-warehouse verify-families clean
 
 help:
 	@echo "make demo       pre-train a tiny OLMo and take it the whole way to a report (demo/)"
@@ -38,7 +38,10 @@ findings: $(INSTALLED)
 	for seed in 0 1 2; do $(BIN)/timecourse demo --seed $$seed || exit 1; done
 	$(BIN)/timecourse findings --lake demo/lake --output docs/findings.md
 
-test: lint-python
+test: $(INSTALLED)
+	$(MAKE) --no-print-directory -j 2 lint-python quick-tests
+
+quick-tests: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: lint-sql

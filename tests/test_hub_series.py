@@ -162,6 +162,7 @@ def test_selection_chooses_what_is_fetched(refresh, hub, revisions, tmp_path):
     assert hub.bytes_sent("*.safetensors") == len(names) * size
 
 
+@pytest.mark.slow
 def test_the_cache_stays_within_its_limit(refresh, hub, revisions, tmp_path, monkeypatch):
     from timecourse.extract.checkpoints.hub import HubSource
 

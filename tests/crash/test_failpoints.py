@@ -18,10 +18,15 @@ STEPS = {
     "while what no commit names is removed": r"^os\.remove raw/.*\.parquet",
 }
 """Where a run is killed, and at which step. In the order of a run: each one goes on where the last one was killed, so
-that hardly anything is done twice; what the last step removes, the second one left behind."""
+that hardly anything is done twice; what the last step removes, the third one left behind."""
 
 
-LEFT_TO_THE_CRASH_TEST = ("while raw tables are written", "before a commit counts", "before the release is moved")
+LEFT_TO_THE_CRASH_TEST = (
+    "while raw tables are written",
+    "before an extraction is moved",
+    "before a commit counts",
+    "before the release is moved",
+)
 """Stages whose neighbours are killed here too."""
 
 

@@ -230,6 +230,7 @@ def test_a_model_that_does_not_see_the_subject_gains_nothing(tmp_path, facts_dir
     assert not_seeing.abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_gain_grows_while_a_model_learns_its_facts(tmp_path, pretrained):
     names = [one.name for one in find_checkpoints(pretrained / "checkpoints/olmo")]
     found = [

@@ -102,6 +102,7 @@ def test_the_dictionary_is_a_page_of_the_report(staged_release: Path) -> None:
     assert links == {"dictionary.html", "../dictionary.html"}
 
 
+@pytest.mark.slow
 def test_dbt_documents_every_model(staged_release: Path, tmp_path: Path, run: Callable[..., Finished]) -> None:
     """In one page that asks nothing of a network and names no file of this machine."""
     lake = shutil.copytree(staged_release.parents[1], tmp_path / "lake", symlinks=True)

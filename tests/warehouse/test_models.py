@@ -41,6 +41,7 @@ def test_dbt_unit_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(tests) == written >= 14
 
 
+@pytest.mark.slow
 def test_another_type_than_declared_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for room in ("models", "dbt_project"):
         shutil.copytree(PACKAGE / room, tmp_path / "package" / room)
