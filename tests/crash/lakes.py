@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 VARYING_COLUMNS: dict[str, dict[str, str]] = {}
 """Mart -> column -> why two undisturbed runs differ in it."""
 
+NEEDS_NO_RELEASE_BEFORE = "check_id <> 'release.dim_checkpoints.nothing_is_lost'"
+"""Leaves out the check that a first release has not; one that takes a damaged one's place has it."""
+
 MODEL = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 32}
 
 
@@ -129,9 +132,14 @@ def differences(lake: Path, undisturbed: Path) -> list[str]:
         return [*found, "there is no current release"]
     mine, other = ((one / "current").resolve() for one in (lake, undisturbed))
     found += [f"current release: {problem}" for problem in release_problems(mine)]
-    for key in ("rows", "extractions", "settings", "reference_checkpoints"):
-        if (this := read_json(mine / "release.json").get(key)) != (that := read_json(other / "release.json").get(key)):
-            found.append(f"release.json: {key} is {this}, not {that}")
+    this, that = (read_json(one / "release.json") for one in (mine, other))
+    for one in (this, that):
+        del one["rows"]["fct_check_results"]  # compared below
+    found += [
+        f"release.json: {key} is {this.get(key)}, not {that.get(key)}"
+        for key in ("rows", "extractions", "settings", "reference_checkpoints")
+        if this.get(key) != that.get(key)
+    ]
     return [*found, *_other_rows(mine / "warehouse.duckdb", other / "warehouse.duckdb")]
 
 
@@ -213,7 +221,8 @@ def _other_rows(warehouse: Path, undisturbed: Path) -> list[str]:
         if columns["mine"] != columns["other"]:
             return ["the marts' names or columns differ"]
         for mart, names in columns["mine"].items():
-            mine, other = (f"select {', '.join(names)} from {one}.main.{mart}" for one in ("mine", "other"))
+            where = f"where {NEEDS_NO_RELEASE_BEFORE}" if mart == "fct_check_results" else ""
+            mine, other = (f"select {', '.join(names)} from {one}.main.{mart} {where}" for one in ("mine", "other"))
             for those, others, what in ((mine, other, "rows too many"), (other, mine, "rows missing")):
                 rows = connection.execute(f"select count(*) from ({those} except all {others})").fetchone()
                 if rows != (0,):

@@ -63,6 +63,19 @@ observed_sets as (
 
 ),
 
+-- One row per number: a fact's row beside the whole list would cost the square of the facts.
+keys as (
+
+    select
+        fact_set_id,
+        permutation,
+        unnest(sort_keys) as sort_key,
+        generate_subscripts(sort_keys, 1) - 1 as fact_number
+
+    from orders
+
+),
+
 -- The facts whose answers have equally many tokens swap their relations.
 places as (
 
@@ -84,14 +97,14 @@ shuffled as (
         places.fact_number,
         places.answer_token_count,
         places.answer_position_count,
-        orders.permutation,
+        keys.permutation,
         row_number() over (
-            partition by places.extraction_id, orders.permutation, places.answer_token_count
-            order by orders.sort_keys[places.fact_number + 1], places.fact_number
+            partition by places.extraction_id, keys.permutation, places.answer_token_count
+            order by keys.sort_key, places.fact_number
         ) as place
 
     from places
-    inner join orders using (fact_set_id)
+    inner join keys using (fact_set_id, fact_number)
 
 ),
 
