@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import save_checkpoint
+from timecourse import refresh
 from timecourse.errors import UsageError
 from timecourse.lake import Lake
 from timecourse.watch import parse_interval
@@ -174,6 +175,29 @@ def test_a_checkpoint_that_another_process_is_on_is_left_to_it(
     assert f"tiny/step200 is left to `timecourse refresh`, process {os.getpid()} on " in done.stdout
     claim.release()
     assert "extracted 1 of 5" in run("extract", *flags, "--checkpoints", series).stdout
+
+
+def test_what_is_committed_while_a_run_is_planned_is_not_made_again(
+    run, lake, flags, series_directory, tmp_path, monkeypatch
+):
+    """Another run commits a checkpoint when this one has just looked at what is committed."""
+    series = shutil.copytree(series_directory, tmp_path / "series")
+    save_checkpoint(series / "step200", seed=20)
+    copy = shutil.copytree(lake, tmp_path / "copy", symlinks=True)
+    look = refresh._sound_commits
+
+    def look_and_be_late(lake):
+        found = look(lake)
+        monkeypatch.setattr(refresh, "_sound_commits", look)
+        assert "extracted 1 of 4" in run("extract", *flags, "--checkpoints", series).stdout
+        return found
+
+    for more in ((), ("--set", "executor.prompts_per_task=32", "--executor", "local", "--workers", "2")):
+        monkeypatch.setattr(refresh, "_sound_commits", look_and_be_late)
+        done = run("extract", *flags, "--checkpoints", series, *more)
+        assert done.returncode == 0 and done.stdout.startswith("nothing to do"), done
+        shutil.rmtree(lake)
+        shutil.copytree(copy, lake, symlinks=True)
 
 
 @pytest.mark.slow

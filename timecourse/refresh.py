@@ -88,6 +88,7 @@ def refresh(
         if do_extract:
             with _phase(outcome, "plan"):
                 plan = make_plan(settings)
+                before = _commit_files(lake)  # first: what is committed from here on is not made again
                 sound, damaged = _sound_commits(lake)
                 tasks = plan.tasks(sound, lake.quarantined(), only=only, is_full=is_full)
                 refuse_early(lake, [task.request for task in tasks], settings)
@@ -100,7 +101,7 @@ def refresh(
                 outcome.damaged.append(declaration)
             for line in outcome.damaged:
                 log("found damaged", file=line)
-            _extract(lake, settings, plan, tasks, console, outcome)
+            _extract(lake, settings, plan, tasks, before, console, outcome)
         contents = lake.contents()
         outcome.committed = len(contents.commits)
         if not contents.commits and outcome.unusable:
@@ -130,9 +131,18 @@ def _sound_commits(lake: Lake) -> tuple[list[Commit], dict[Path, list[str]]]:
 
 
 def _extract(
-    lake: Lake, settings: Settings, plan: Plan, tasks: Sequence[Task], console: Console, outcome: Outcome
+    lake: Lake,
+    settings: Settings,
+    plan: Plan,
+    tasks: Sequence[Task],
+    before: Mapping[str, bytes],
+    console: Console,
+    outcome: Outcome,
 ) -> None:
-    """Extract what the plan says, and write down what the series offers and what could not be used of it."""
+    """Extract what the plan says, and write down what the series offers and what could not be used of it.
+
+    before: the commit files, by checkpoint, that the plan was made by.
+    """
     series_id = settings.series_id
     known = {row["name"]: row["reason"] for row in lake.declared_checkpoints(series_id)}
     failed: dict[str, str] = {}
@@ -140,7 +150,7 @@ def _extract(
         log("planned", checkpoint=task.request.checkpoint_id, reason=task.reason)
     if tasks:
         with _phase(outcome, "extract"):
-            failed = _extract_all(lake, settings, plan, [task.request for task in tasks], console, outcome)
+            failed = _extract_all(lake, settings, plan, [task.request for task in tasks], before, console, outcome)
     tried = set(failed)
     aside = {one.checkpoint_id: one for one in lake.quarantined()}
     for name, request in plan.requests.items():
@@ -225,6 +235,7 @@ def _extract_all(
     settings: Settings,
     plan: Plan,
     requests: Sequence[ExtractionRequest],
+    before: Mapping[str, bytes],
     console: Console,
     outcome: Outcome,
 ) -> dict[str, str]:
@@ -232,7 +243,7 @@ def _extract_all(
 
     Returns why each that could not be measured was not.
     """
-    tasks = _tasks(lake, settings, plan, requests)
+    tasks = _tasks(settings, plan, requests, before)
     executor = executor_of(settings, lake, len(tasks))
     failed: dict[str, str] = {}
     with progress_bar(console, "prompts") as show:
@@ -244,7 +255,7 @@ def _extract_all(
             show(done, total)
 
         if executor is None:
-            made = _here(lake, settings, plan, requests, advance)
+            made = _here(lake, settings, plan, requests, before, advance)
         else:
             made = _elsewhere(executor, tasks, plan, advance)
         for request, extracted in made:
@@ -264,6 +275,7 @@ def _here(
     settings: Settings,
     plan: Plan,
     requests: Sequence[ExtractionRequest],
+    before: Mapping[str, bytes],
     advance: Callable[[int], None],
 ) -> Iterator[tuple[ExtractionRequest, Extracted]]:
     """Each request with what became of it, one after the other in this process.
@@ -291,7 +303,6 @@ def _here(
         claims.pop(request.checkpoint_id).release()
         return request, extracted
 
-    before = _commit_files(lake)
     try:
         with ThreadPoolExecutor(1) as committing:
             before_it: tuple[ExtractionRequest, Future[Extracted]] | None = None
@@ -308,9 +319,11 @@ def _here(
     yield from left
 
 
-def _tasks(lake: Lake, settings: Settings, plan: Plan, requests: Sequence[ExtractionRequest]) -> list[ExtractionTask]:
+def _tasks(
+    settings: Settings, plan: Plan, requests: Sequence[ExtractionRequest], before: Mapping[str, bytes]
+) -> list[ExtractionTask]:
     """The requests as an executor is given them: one task each, or one for so many prompts where that is set."""
-    before, tasks = _commit_files(lake), []
+    tasks = []
     for request in requests:
         prompts, at_once = request.prompt_count, settings.executor.prompts_per_task
         count = 1 if at_once is None else math.ceil(prompts / max(at_once, BLOCK))

@@ -37,7 +37,7 @@ def tasks(series, tmp_path):
         )
         Lake(lake).create()
         plan = make_plan(settings)
-        return _tasks(Lake(lake), settings, plan, [plan.requests[name]])
+        return _tasks(settings, plan, [plan.requests[name]], {})
 
     return of
 
