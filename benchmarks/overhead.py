@@ -104,7 +104,7 @@ def measure(series: Path, facts: Path, dtype: str, batch_size: int, threads: int
             writing = seconds_of(lambda: measured.tables.write(Path(out))).shared(len(batches))
 
     answers = sum(len(prompt.answer_positions) for prompt in batches[0])
-    plan = memory_plan(request.checkpoint, dtype, 0)
+    plan = memory_plan(request.checkpoint, dtype)
     size = (len(batches[0]), len(batches[0][0].token_ids))
     return {
         "prompts": len(prompts),

@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from timecourse.extract.facts import facts_sha256
 from timecourse.extract.identity import EXTRACTOR_VERSION, ExtractionRequest
 from timecourse.extract.loading import LoadedModel, available_device, load_model, load_tokenizer
 from timecourse.extract.measurement import Measurement
-from timecourse.extract.memory import is_out_of_memory, memory_limit, memory_plan, plan_row
+from timecourse.extract.memory import MemoryPlan, free_memory, memory_limit, memory_plan, plan_row
+from timecourse.extract.out_of_memory import is_out_of_memory
 from timecourse.extract.parts import WHOLE, Part, prompts_of_part, write_counts
 from timecourse.extract.prompts import Prompt, build_prompts
 from timecourse.extract.raw import SCHEMA_VERSION, write_table
@@ -95,12 +96,13 @@ def measure(
     with _timed(seconds, "prompts"):
         prompts = prompts_of(request)
     device = available_device(machine.device)
+    free = free_memory(device)
     with _timed(seconds, "load"):
         model = load_model(request.checkpoint, request.settings.dtype, device, request.settings.attention)
-    with _timed(seconds, "measure"), _threads(machine.threads or _threads_for(model)), torch.inference_mode():
+    threads = machine.threads or _threads_for(model)
+    with _timed(seconds, "measure"), _threads(threads), _float32_products(), torch.inference_mode():
         measurement = Measurement(request, model, prompts)
-        limit = memory_limit(device, machine.memory_gb) + (0 if machine.memory_gb else _bytes(model))
-        plan = memory_plan(request.checkpoint, request.settings.dtype, limit, weights=_bytes(model))
+        plan = _plan(request, machine, free, _bytes(model))
         taken = plan_row(plan, prompts, machine.batch_size)
         if machine.memory_gb is not None and taken["peak_gb"] > machine.memory_gb:
             raise MachineError(
@@ -125,9 +127,13 @@ def extract(request: ExtractionRequest, directory: Path, machine: Machine) -> di
 
 def memory_row(request: ExtractionRequest, machine: Machine) -> dict[str, Any]:
     """What an extraction will take, as far as the config says, in gigabytes. Raises UserError as `extract` does."""
-    limit = memory_limit(available_device(machine.device), machine.memory_gb)
-    plan = memory_plan(request.checkpoint, request.settings.dtype, limit)
+    plan = _plan(request, machine, free_memory(available_device(machine.device)))
     return plan_row(plan, prompts_of(request), machine.batch_size)
+
+
+def _plan(request: ExtractionRequest, machine: Machine, free: int, weights: int | None = None) -> MemoryPlan:
+    plan = memory_plan(request.checkpoint, request.settings.dtype, weights)
+    return replace(plan, limit=memory_limit(machine.memory_gb, free, plan.weights))
 
 
 def _measure(measured: Measurement, batches: Iterable[list[Prompt]], progress: Callable[[int], None]) -> None:
@@ -168,7 +174,7 @@ def loaded(request: ExtractionRequest, machine: Machine) -> Iterator[LoadedModel
     transformers_logging.disable_progress_bar()
     device = available_device(machine.device)
     model = load_model(request.checkpoint, request.settings.dtype, device, request.settings.attention)
-    with _threads(machine.threads or _threads_for(model)):
+    with _threads(machine.threads or _threads_for(model)), _float32_products():
         yield model
 
 
@@ -237,6 +243,17 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _float32_products() -> Iterator[None]:
+    """While open, float32 factors are multiplied as such, also where the environment lets a GPU shorten them (TF32)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

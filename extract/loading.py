@@ -12,6 +12,7 @@ from timecourse.errors import MachineError, UserError
 from timecourse.extract.activations import use_capturing_attention
 from timecourse.extract.checkpoints.checkpoint import Checkpoint
 from timecourse.extract.families.base import Family
+from timecourse.extract.out_of_memory import is_out_of_memory
 
 SPLIT = "split"
 """The device's name for all GPUs together, each holding some of the layers."""
@@ -78,13 +79,24 @@ def available_device(wanted: str) -> str:
 
 
 def load_model(checkpoint: Checkpoint, dtype: str, device: str, attention: str) -> LoadedModel:
-    """Load a checkpoint for reading. Raises UserError for weights that do not fit their config, by name."""
+    """Load a checkpoint for reading.
+
+    Raises UserError for weights that do not fit their config, by name; MachineError where they do not fit into memory.
+    """
     if device == SPLIT and importlib.util.find_spec("accelerate") is None:
         raise MachineError("device 'split' needs accelerate: pip install accelerate")
-    network = _load_network(checkpoint, dtype, attention, "auto" if device == SPLIT else None)
+    try:
+        network = _load_network(checkpoint, dtype, attention, "auto" if device == SPLIT else None)
+        if device != SPLIT:
+            network = network.to(device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        where = "this machine" if device in ("cpu", SPLIT) else device
+        raise MachineError(f"checkpoint {checkpoint.name!r} does not fit into the memory of {where}") from error
     if device == SPLIT:
-        return LoadedModel(network, checkpoint.family, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return LoadedModel(network.to(device), checkpoint.family, torch.device(device))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return LoadedModel(network, checkpoint.family, torch.device(device))
 
 
 def _load_network(checkpoint: Checkpoint, dtype: str, attention: str, device_map: str | None) -> Any:
@@ -100,11 +112,9 @@ def _load_network(checkpoint: Checkpoint, dtype: str, attention: str, device_map
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise MachineError(f"checkpoint {checkpoint.name!r} does not fit into the memory of this machine") from error
     except Exception as error:  # the library raises whatever the config's or the file's parser raised
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's or the system's own error, not the checkpoint's
+        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
+            raise  # the machine's, the disk's or the system's own error, not the checkpoint's
         raise UserError(f"checkpoint {checkpoint.name!r} cannot be loaded: {first_line(error)}") from error
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         # a missing weight would be filled with random numbers, and every number after it would look right

@@ -79,10 +79,11 @@ class Measurement:
             self._attributions(index, tau, prompt_ids, layers, present, targets, key_groups)
             for index, tau in enumerate(self.taus)
         ]
+        sums = sum(len(layer.sums) for layer in layers) * int(present.sum())
         for index, (columns, degenerate_sums) in enumerate(attributions):
             self.tables.attributions.add(columns)
             self.degenerate_sums[index] += degenerate_sums
-        self.sums += sum(len(layer.sums) for layer in layers) * int(present.sum())
+        self.sums += sums
         self.tables.contributions.add(contributions)
         self.tables.predictions.add(predictions)
         self.completeness_error = max(self.completeness_error, completeness_error)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ TOKENS_AT_ONCE = 2048
 """Tokens of a batch beyond which products hardly get faster; one prompt may have more."""
 
 FREE_SHARE = 0.8
-"""Share of the memory that is free when an extraction begins that it may take where no limit is set."""
+"""Share of the memory free beside the weights that an extraction may take where no limit is set."""
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -32,7 +32,7 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 class MemoryPlan:
     """Bytes that a model takes for B prompts of n tokens, `answers` answer tokens in all.
 
-    weights: bytes of the model's weights in `dtype`. limit: how many bytes all may take.
+    weights: bytes of the model's weights in `dtype`. limit: how many bytes all may take; no matter how many by default.
     """
 
     weights: int
@@ -43,7 +43,7 @@ class MemoryPlan:
     feed_forward_width: int
     vocabulary: int
     dtype: str
-    limit: int
+    limit: int = 2**63
 
     def activations(self, prompts: int, tokens: int) -> int:
         """Of a plain forward pass: one layer's, the mask, and eager attention's scores in float32."""
@@ -88,8 +88,11 @@ class MemoryPlan:
             yield batch
 
 
-def memory_plan(checkpoint: Checkpoint, dtype: str, limit: int, weights: int | None = None) -> MemoryPlan:
-    """The plan for a checkpoint, from its config. weights: their bytes in `dtype`, where they are loaded already."""
+def memory_plan(checkpoint: Checkpoint, dtype: str, weights: int | None = None) -> MemoryPlan:
+    """The plan for a checkpoint, from its config, without a limit.
+
+    weights: their bytes in `dtype`, where they are loaded already.
+    """
     config, shape = text_config(checkpoint.config), checkpoint.architecture
     width, heads = int(shape["hidden_size"]), int(shape["head_count"])
     stored = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "float32")
@@ -102,41 +105,69 @@ def memory_plan(checkpoint: Checkpoint, dtype: str, limit: int, weights: int | N
         width=width,
         attention_width=heads * int(config.get("head_dim") or width // heads),
         feed_forward_width=experts * int(feed_forward),
-        vocabulary=int(config["vocab_size"]),
+        vocabulary=int(checkpoint.family.config_value(config, "vocab_size")),
         dtype=dtype,
-        limit=limit,
     )
 
 
-def memory_limit(device: str, memory_gb: float | None) -> int:
-    """How many bytes an extraction may take: what is set, or most of what is free on the device now."""
+def memory_limit(memory_gb: float | None, free: int, weights: int) -> int:
+    """How many bytes an extraction may take: what is set, or its weights and most of what is free beside them.
+
+    free: before the weights are loaded, because on a CPU they are mapped files, which count as free.
+    """
     if memory_gb is not None:
         return round(memory_gb * 1e9)
-    if device == "cpu":
-        return round(FREE_SHARE * _free_memory())
+    return weights + round(FREE_SHARE * max(0, free - weights))
+
+
+def free_memory(device: str) -> int:
+    """Bytes that this process can still take on the device now; `split`: on all GPUs together."""
     devices = range(torch.cuda.device_count()) if device == "split" else [device]
-    return round(FREE_SHARE * sum(torch.cuda.mem_get_info(one)[0] for one in devices))
+    return _free_here() if device == "cpu" or not devices else sum(map(_free_on_gpu, devices))
 
 
-def _free_memory() -> int:
-    """Bytes that this process can still take: what the system has free, or its control group (a container, a job)."""
+def _free_on_gpu(device: str | int) -> int:
+    """Bytes that torch can still take, those included that it keeps from tensors which are gone."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def _free_here() -> int:
+    """What the system has free, or its control groups (a container, a job)."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    with suppress(OSError, ValueError):  # no control group, or none that limits memory
-        group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
-        most, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        free = min(free, most - taken)
-    return free
+    return max(0, min([free, *left_in_control_groups()]))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that an allocation failed; on a CPU torch raises a plain RuntimeError for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+def left_in_control_groups(system: Path = Path("/")) -> Iterator[int]:
+    """Bytes that each control group above or of this process may still take, of those that have a limit.
+
+    A limit may stand at any level: Slurm sets it for the job, some levels above the process's own group. Cached files
+    count as taken there, but the system drops them. system: the root of the file system.
+    """
+    try:
+        memberships = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for membership in memberships:
+        _, controllers, own = membership.split(":", 2)
+        if not controllers:  # version 2: one tree
+            tree, names, prefix = system / "sys/fs/cgroup", ("memory.max", "memory.current"), ""
+        elif "memory" in controllers.split(","):
+            tree, prefix = system / "sys/fs/cgroup/memory", "total_"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        for level in (PurePosixPath(own), *PurePosixPath(own).parents):
+            group = tree / str(level).lstrip("/")
+            with suppress(OSError, ValueError, KeyError):  # seen from inside a container, or "max": no limit
+                most, taken = (int((group / name).read_text()) for name in names)
+                counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                cached = sum(int(counts[f"{prefix}{kind}_file"]) for kind in ("active", "inactive"))
+                yield most - taken + cached
 
 
 def plan_row(plan: MemoryPlan, prompts: Sequence[Prompt], batch_size: int | None) -> dict[str, Any]:

@@ -10,11 +10,12 @@ into one loop that streams d and keeps no part at all (docs/cost.md has the meas
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from timecourse.extract.out_of_memory import is_out_of_memory
 
 BLOCK_ELEMENTS = 2**18
 """Largest number of float32 elements of one block of head parts (1 MiB: it should stay in L2)."""
@@ -61,16 +62,28 @@ def head_proximities(whole: Tensor, pattern: Tensor, value_output: Tensor, norm:
 
     whole [B, n, d]; pattern [B, H, n, n] as [query, key]; value_output [B, n, H, d]. All in float32.
     """
+    device_type = whole.device.type
+    if is_compiled and (fast := compiled(device_type)) is not None:
+        try:
+            return _in_blocks(whole, pattern, value_output, norm, fast)
+        except Exception as error:  # a compiler may break at any time, and raises whatever it likes
+            if is_out_of_memory(error):
+                raise
+            _not_compiled(device_type, error)
+    return _in_blocks(whole, pattern, value_output, norm, None)
+
+
+def _in_blocks(whole: Tensor, pattern: Tensor, value_output: Tensor, norm: Norm, fast: Proximities | None) -> Tensor:
+    """See head_proximities. fast: the compiled loop, to which more is given at once; None for the definition."""
     batch, positions, heads, width = value_output.shape
     found = whole.new_full((batch, positions, heads, positions), -torch.inf)  # [key, head, query]: as it is computed
     keys = max(1, positions // KEY_BLOCKS)
-    if is_compiled:
+    if fast is not None:
         prompts, queries = batch, max(2, QUERY_ELEMENTS // width)
     else:
         queries = max(1, min(positions, BLOCK_ELEMENTS // (heads * width)))
         keys = max(1, min(keys, BLOCK_ELEMENTS // (queries * heads * width)))
         prompts = max(1, BLOCK_ELEMENTS // (queries * keys * heads * width))
-    fast = compiled(whole.device.type) if is_compiled else None
     for rows in _blocks(0, batch, prompts):
         for at in _blocks(0, positions, keys):
             parts = value_output[rows, at].flatten(1, 2)
@@ -79,9 +92,9 @@ def head_proximities(whole: Tensor, pattern: Tensor, value_output: Tensor, norm:
                 if fast is None or min(weights.shape[1:]) == 1:  # a size of 1 would be compiled for its own sake
                     block = proximities(whole[rows, to], weights, parts, norm)
                 elif batch == 1:
-                    block = fast(whole[0, to], weights[0], parts[0], norm)[None]
-                else:
-                    block = fast(whole[rows, to], weights, parts, norm)
+                    block = fast(whole[0, to], weights[0].contiguous(), parts[0], norm)[None]
+                else:  # other strides would be compiled for their own sake
+                    block = fast(whole[rows, to].contiguous(), weights.contiguous(), parts, norm)
                 found[rows, at, :, to] = block.view(len(block), -1, heads, block.shape[-1])
     return found.permute(0, 3, 1, 2)
 
@@ -90,20 +103,36 @@ def _blocks(first: int, last: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, last)) for start in range(first, last, size))
 
 
-@cache
-def compiled(device_type: str) -> Proximities:
-    """`proximities` as one compiled loop; as it stands where this machine cannot compile, or compiles it wrongly."""
+_compiled: dict[str, Proximities | None] = {}
+
+
+def compiled(device_type: str) -> Proximities | None:
+    """`proximities` as one compiled loop; None where this machine cannot compile, or compiles it wrongly."""
+    if device_type not in _compiled:
+        try:
+            _compiled[device_type] = _tried(device_type)
+        except Exception as error:  # a compiler that is missing or broken raises whatever it likes
+            _not_compiled(device_type, error)
+    return _compiled[device_type]
+
+
+def _tried(device_type: str) -> Proximities:
+    """The compiled loop, tried on random numbers. Raises whatever torch raises, RuntimeError where it is wrong."""
+    if not torch.compile(lambda: torch.compiler.is_compiling(), backend="eager")():
+        raise RuntimeError("torch.compile is turned off")  # torch would run the definition instead, in large blocks
     # one thread compiles one loop; more would be processes of their own that import torch first
-    fast: Proximities = torch.compile(proximities, dynamic=True, options={"compile_threads": 1})
+    fast: Proximities = torch.compile(proximities, dynamic=True, fullgraph=True, options={"compile_threads": 1})
     generator = torch.Generator().manual_seed(0)
     sizes = ((16, 4096), (64, 16), (64, 4096))  # typical ones, because how the loop is cut into threads follows them
     whole, weights, parts = (torch.randn(size, generator=generator).to(device_type) for size in sizes)
-    try:
-        found, expected = fast(whole, weights, parts, "l1"), proximities(whole, weights, parts, "l1")
-        if bool(((found - expected).abs() <= 1e-5 * norm_of(whole, "l1")).all()):
-            return fast
-        reason = "the compiled loop gives other numbers"
-    except Exception as error:  # a compiler that is missing or broken raises whatever it likes
-        reason = str(error).strip().partition("\n")[0]
+    found, expected = fast(whole, weights, parts, "l1"), proximities(whole, weights, parts, "l1")
+    if not bool(((found - expected).abs() <= 1e-5 * norm_of(whole, "l1")).all()):
+        raise RuntimeError("the compiled loop gives other numbers")
+    return fast
+
+
+def _not_compiled(device_type: str, error: Exception) -> None:
+    """From now on the definition is run as it stands."""
+    _compiled[device_type] = None
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
     logging.getLogger("timecourse.run").info("contributions are not compiled", extra={"reason": reason})
-    return proximities

@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import save_random_checkpoint
 from tests.extract.test_job import extracted, request_for
-from timecourse.errors import UserError
+from timecourse.errors import MachineError, UserError
 from timecourse.extract import loading
 from timecourse.extract.checkpoints.directory import find_checkpoints
 from timecourse.extract.families import FAMILIES
 from timecourse.extract.loading import load_model
+from timecourse.extract.memory import memory_plan
 
 KEYS = ["prompt_id", "position", "component_id"]
 
@@ -117,6 +118,7 @@ def test_every_family_is_known_from_its_config_alone(tmp_path, family):
     assert known["kv_head_count"] == (getattr(model.config, "num_key_value_heads", None) or model.head_count)
     assert known["topology"].startswith("parallel") == model.is_parallel
     assert checkpoint.context_length == model.config.max_position_embeddings
+    assert memory_plan(checkpoint, "float32").vocabulary == model.config.vocab_size
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_types[0])
@@ -134,6 +136,16 @@ def test_what_a_config_leaves_out_is_what_the_library_takes(family):
     assert family.config_value(stated, "num_key_value_heads", 16) == getattr(taken, "num_key_value_heads", 16)
     assert family.config_value({"num_key_value_heads": None}, "num_key_value_heads", 16) == 16
     assert family.config_value({"num_key_value_heads": 2}, "num_key_value_heads", 16) == 2
+
+
+def test_memory_is_planned_for_a_config_that_leaves_its_vocabulary_out(tmp_path):
+    (family,) = (one for one in FAMILIES if one.model_types == ("gemma3",))
+    folder = save_random_checkpoint(tmp_path / "step1", "gemma3", **family.examples[0], seed=0)
+    config = json.loads((folder / "config.json").read_text())
+    del config["text_config"]["vocab_size"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (checkpoint,) = find_checkpoints(tmp_path)
+    assert memory_plan(checkpoint, "float32").vocabulary == 262_208
 
 
 def test_key_value_heads_that_a_config_leaves_out(tmp_path, facts_directory):
@@ -210,6 +222,22 @@ def test_split_without_accelerate_says_what_to_install(neox, monkeypatch):
     (checkpoint,) = find_checkpoints(neox)
     with pytest.raises(UserError, match="pip install"):
         load_model(checkpoint, "float32", "split", "eager")
+
+
+@pytest.mark.parametrize("where", ["while it is read", "on its way to the device"])
+def test_too_little_memory_is_the_machines_fault(neox, monkeypatch, where):
+    """A checkpoint that is refused is set aside: one that did not fit into memory must not be."""
+
+    def too_much(*_arguments, **_options):
+        return torch.empty(2**60)
+
+    if where == "while it is read":
+        monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", too_much)
+    else:
+        monkeypatch.setattr(torch.nn.Module, "to", too_much)
+    (checkpoint,) = find_checkpoints(neox)
+    with pytest.raises(MachineError, match="'step10' does not fit into the memory of this machine"):
+        load_model(checkpoint, "float32", "cpu", "eager")
 
 
 @pytest.mark.parametrize("kind", ["config", "text_config", "weights"])

@@ -1,6 +1,8 @@
 """Proximities of all heads' parts: every way to compute them, against the whole tensor of parts in float64."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -55,38 +57,99 @@ def test_as_it_stands(batch, positions, heads, width, window, norm, block, seed)
 
 
 @settings(anything, max_examples=8)
-@given(**sizes, width=st.sampled_from([7, 40]), window=st.integers(1, 20), queries=st.sampled_from([2, 5, 100]))
-def test_compiled(batch, positions, heads, width, window, queries):
+@given(
+    **sizes, width=st.sampled_from([7, 40]), window=st.integers(1, 20), norm=st.sampled_from(["l1", "l2"]),
+    queries=st.sampled_from([2, 5, 100]),
+)  # fmt: skip
+def test_compiled(batch, positions, heads, width, window, norm, queries):
+    could = compiled("cpu") is not None
     before, module.QUERY_ELEMENTS = module.QUERY_ELEMENTS, queries * width
     try:
-        check(*drawn(batch, positions, heads, width, window, seed=0), "l1", is_compiled=True)
+        check(*drawn(batch, positions, heads, width, window, seed=0), norm, is_compiled=True)
+        assert (compiled("cpu") is not None) == could, "the compiled loop broke"
     finally:
         module.QUERY_ELEMENTS = before
 
 
 def test_this_machine_compiles_once_for_all_lengths():
-    """A machine with a compiler uses it, and new lengths compile nothing anew."""
-    fast = compiled("cpu")
-    if fast is module.proximities and "CI" not in os.environ:  # where the project is judged, it has to compile
+    """A machine with a compiler uses it, and new lengths compile nothing anew; nor do few prompts beside many."""
+    if compiled("cpu") is None and "CI" not in os.environ:  # where the project is judged, it has to compile
         pytest.skip("no compiler here")
-    assert fast is not module.proximities
-    check(*drawn(2, 16, 3, 32, 16, 0), "l1", is_compiled=True)
+    assert compiled("cpu") is not None
+    for batch in (1, 2):
+        check(*drawn(batch, 16, 3, 32, 16, 0), "l1", is_compiled=True)
     with torch.compiler.set_stance("fail_on_recompile"):
-        for positions in (17, 23, 64):
-            check(*drawn(2, positions, 3, 32, 16, 0), "l1", is_compiled=True)
+        for batch, positions in ((2, 17), (3, 23), (1, 64), (5, 7), (1, 9), (2, 12), (4, 2)):
+            check(*drawn(batch, positions, 3, 32, 16, 0), "l1", is_compiled=True)
+    assert compiled("cpu") is not None, "a length was compiled anew, or not at all"
 
 
-def test_without_a_compiler_the_definition_stands_in(monkeypatch):
-    def broken(*_arguments, **_options):
-        def run(*_arguments):
-            raise RuntimeError("no C++ compiler")
+@pytest.fixture
+def forgotten(monkeypatch):
+    """What is known of this machine's compiler is forgotten before and after."""
+    monkeypatch.setattr(module, "_compiled", {})
 
-        return run
 
-    monkeypatch.setattr(torch, "compile", broken)
-    compiled.cache_clear()
-    try:
-        assert compiled("cpu") is module.proximities
+@pytest.fixture
+def largest_block(monkeypatch):
+    """Elements of the largest block that the definition was given."""
+    seen = [0]
+
+    def watched(whole, weights, parts, norm):
+        seen.append(weights.numel() * whole.shape[-1])
+        return defined(whole, weights, parts, norm)
+
+    defined = module.proximities
+    monkeypatch.setattr(module, "proximities", watched)
+    return lambda: max(seen)
+
+
+def none_at_all(*_arguments, **_options):
+    raise FileNotFoundError("no folder for compiled loops")
+
+
+def broken(*_arguments, **_options):
+    def run(*_arguments):
+        raise RuntimeError("no C++ compiler")
+
+    return run
+
+
+@pytest.mark.parametrize("compiler", [none_at_all, broken])
+def test_without_a_compiler_the_definition_stands_in(monkeypatch, forgotten, largest_block, compiler):
+    monkeypatch.setattr(torch, "compile", compiler)
+    assert compiled("cpu") is None
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 3 * 16)
+    check(*drawn(2, 9, 3, 16, 9, 0), "l1", is_compiled=True)
+    assert largest_block() == 3 * 16, "in its own small blocks"
+
+
+def test_where_compiling_is_turned_off_the_definition_stands_in():
+    """torch then runs the very function, which says nothing against it but that its blocks are large."""
+    code = "from timecourse.extract.proximities import compiled; print(compiled('cpu'))"
+    for variable in ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {variable: "1"}, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "None\n"
+
+
+def test_a_compiler_that_breaks_later_is_done_without(monkeypatch, forgotten, caplog):
+    def breaks(*_arguments):
+        raise FileNotFoundError("the folder of compiled loops is gone")
+
+    monkeypatch.setitem(module._compiled, "cpu", breaks)
+    with caplog.at_level("INFO", "timecourse.run"):
+        for _ in range(2):
+            check(*drawn(2, 9, 3, 16, 9, 0), "l1", is_compiled=True)
+    assert [record.reason for record in caplog.records] == ["the folder of compiled loops is gone"]
+
+
+def test_too_little_memory_is_not_the_compilers_fault(monkeypatch, forgotten):
+    def fills(*_arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setitem(module._compiled, "cpu", fills)
+    with pytest.raises(torch.OutOfMemoryError):
         check(*drawn(2, 9, 3, 16, 9, 0), "l1", is_compiled=True)
-    finally:
-        compiled.cache_clear()
+    assert compiled("cpu") is fills
