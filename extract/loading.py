@@ -83,7 +83,7 @@ def available_device(wanted: str) -> str:
 def load_model(checkpoint: Checkpoint, dtype: str, device: str, attention: str) -> LoadedModel:
     """Load a checkpoint for reading. Raises UserError for weights that do not fit their config, by name."""
     if device == SPLIT and importlib.util.find_spec("accelerate") is None:
-        raise MachineError("device 'split' needs accelerate: pip install accelerate")
+        raise MachineError("device 'split' needs accelerate: pip install 'timecourse[split]'")
     network = _load_network(checkpoint, dtype, attention, "auto" if device == SPLIT else None)
     if device == SPLIT:
         return LoadedModel(network, checkpoint.family, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
