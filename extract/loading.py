@@ -72,12 +72,11 @@ def available_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.empty(0, device=wanted).device
-    except (RuntimeError, AssertionError, ImportError) as error:
+        if torch.device(wanted).type not in ("cpu", "cuda"):  # on others it is unknown what memory is free
+            raise MachineError(f"device {wanted!r} is none to measure on; say auto, cpu, cuda, cuda:1, ... or split")
+        return str(torch.empty(0, device=wanted).device)
+    except (RuntimeError, AssertionError) as error:
         raise MachineError(f"device {wanted!r} is not available here: {first_line(error)}") from error
-    if device.type not in ("cpu", "cuda"):  # on others it is unknown what memory is free
-        raise MachineError(f"device {wanted!r} is none that checkpoints are measured on; say auto, cpu, cuda or split")
-    return str(device)
 
 
 def load_model(checkpoint: Checkpoint, dtype: str, device: str, attention: str) -> LoadedModel:

@@ -51,9 +51,9 @@ def test_a_device_that_is_not_there_is_named():
         verify_all(FAMILIES, "cuda:99")
 
 
-@pytest.mark.parametrize("device", ["meta", "mps", "hpu", "nonsense"])
+@pytest.mark.parametrize("device", ["meta", "mps", "hpu"])
 def test_a_device_of_another_kind_is_refused(device):
-    with pytest.raises(MachineError, match=f"device '{device}' is"):
+    with pytest.raises(MachineError, match=f"device '{device}' is none to measure on"):
         available_device(device)
 
 
