@@ -73,6 +73,8 @@ def available_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if torch.device(wanted).type not in ("cpu", "cuda"):  # on others it is unknown what memory is free
+            raise MachineError(f"device {wanted!r} is none to measure on; say auto, cpu, cuda, cuda:1, ... or split")
         return str(torch.empty(0, device=wanted).device)
     except (RuntimeError, AssertionError) as error:
         raise MachineError(f"device {wanted!r} is not available here: {first_line(error)}") from error
@@ -84,7 +86,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str, attention: str) 
     Raises UserError for weights that do not fit their config, by name; MachineError where they do not fit into memory.
     """
     if device == SPLIT and importlib.util.find_spec("accelerate") is None:
-        raise MachineError("device 'split' needs accelerate: pip install accelerate")
+        raise MachineError("device 'split' needs accelerate: pip install 'timecourse[split]'")
     try:
         network = _load_network(checkpoint, dtype, attention, "auto" if device == SPLIT else None)
         if device != SPLIT:

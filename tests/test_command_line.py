@@ -284,3 +284,12 @@ def test_what_cannot_be_understood_is_one_line_too(run, arguments, message):
 def test_without_a_command_the_help_is_shown(run):
     done = run()
     assert done.returncode == 2 and "refresh" in done.stdout and done.stderr == ""
+
+
+def test_ctrl_c_is_one_line(run, tmp_path, monkeypatch):
+    def interrupted(context):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("timecourse.cli.keeping.lake_of", interrupted)
+    done = run("status", "--lake", tmp_path)
+    assert done.returncode == 130 and done.stderr == "error: interrupted; run it again to go on\n"

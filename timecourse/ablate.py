@@ -16,7 +16,7 @@ from rich.console import Console
 
 from timecourse.config import Settings
 from timecourse.errors import UserError
-from timecourse.executors import Executor, Lost, answered, executor_of, refuse_missing
+from timecourse.executors import Executor, Lost, answered, executor_of, refuse_unusable
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extraction import machine_of
 from timecourse.lake import Lake, LockedError
@@ -63,7 +63,7 @@ def ablate(settings: Settings, console: Console) -> list[str]:
     Raises UserError where nothing is released yet, a checkpoint is not extracted with these settings, or one cannot be
     fetched or measured; GateError for data that failed their gate. What was committed before stays.
     """
-    refuse_missing(settings)
+    refuse_unusable(settings)
     lake = Lake(settings.lake.directory)
     plan = make_plan(settings)
     with lake.locked():

@@ -16,7 +16,7 @@ class UserError(Exception):
 
     Line breaks in it become spaces, and characters that a terminal obeys or cannot show are escaped: names that are
     quoted come from files. `exit_code` is what the command line ends with: 1 for an error, 2 for wrong usage, 3 for a
-    failed gate.
+    failed gate, 130 for Ctrl-C.
     """
 
     exit_code = 1
@@ -48,6 +48,12 @@ class FetchError(UserError):
 
 class ChangedError(UserError):
     """A checkpoint's files were replaced while it was being read."""
+
+
+class Interrupted(UserError):
+    """The user ended the run, by Ctrl-C."""
+
+    exit_code = 130
 
 
 class GateError(UserError):

@@ -22,7 +22,7 @@ from timecourse.build import build_warehouse
 from timecourse.checks import CheckResult
 from timecourse.config import Settings
 from timecourse.errors import UserError
-from timecourse.executors import Executor, Lost, answered, executor_of, refuse_missing
+from timecourse.executors import Executor, Lost, answered, executor_of, refuse_unusable
 from timecourse.extract.checkpoints.series import declarations
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.parts import BLOCK, Part
@@ -79,7 +79,8 @@ def refresh(
     not stop the others: it is set aside, and Outcome.unusable says which and why. Without a release to make, other
     processes may work on the same lake.
     """
-    refuse_missing(settings)
+    if do_extract:
+        refuse_unusable(settings)
     lake = Lake(settings.lake.directory)
     outcome = Outcome()
     with ExitStack() as stack:

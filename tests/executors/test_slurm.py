@@ -12,6 +12,7 @@ import pytest
 
 from tests.crash.lakes import leftovers, other_commits
 from tests.executors.runs import at_work, start, wait_for
+from timecourse.executors.slurm import last_submission
 from timecourse.lake import Lake
 
 pytest.importorskip("submitit")
@@ -55,15 +56,109 @@ def test_a_job_that_dies_is_told_with_its_log(flags, tmp_path):
     assert not Lake(lake).quarantined(), "that says nothing about the checkpoint"
 
 
-def test_a_wrong_parameter_is_one_line(flags, run, tmp_path):
-    done = run("extract", *flags(tmp_path / "lake"), *LOCAL, "--set", "executor.slurm.partitions=gpu")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "partitions" in done.stderr
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("executor.slurm.partitions=gpu", "partitions"),
+        ("executor.slurm.cluster=nonsense", "nonsense"),
+        ("executor.slurm.timeout_min=abc", "timeout_min"),
+        ("executor.slurm.mem_gb=lots", "mem_gb"),
+        ("executor.slurm.slurm_mem_gb=inf", "infinity"),
+        ("executor.slurm.slurm_python=5", "slurm_python must be str, not 5"),
+        ("executor.slurm.slurm_array_parallelism=few", "slurm_array_parallelism must be int, not 'few'"),
+        ("executor.slurm.nodes=2", "leave nodes out"),
+        ("executor.slurm.tasks_per_node=2", "leave tasks_per_node out"),
+        ("executor.slurm.slurm_ntasks_per_node=2", "leave slurm_ntasks_per_node out"),
+        ("executor.slurm.slurm_nodes=0", "leave slurm_nodes out"),
+        ("executor.gpus_per_task=0.5", "only ray shares a GPU"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_leaves_nothing(flags, run, tmp_path, slurm_that, setting, said):
+    slurm_that("exit 1")
+    for command in ("extract", "refresh"):
+        done = run(command, *flags(tmp_path / "lake"), "--executor", "slurm", "--set", setting)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
+    assert not (tmp_path / "lake").exists()
 
 
-def test_no_slurm_here_is_one_line(flags, run, tmp_path, monkeypatch):
+def test_no_slurm_here_is_one_line_and_leaves_nothing(flags, run, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     done = run("extract", *flags(tmp_path / "lake"), "--executor", "slurm")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "slurm" in done.stderr
+    assert not (tmp_path / "lake").exists()
+
+
+def test_a_build_needs_no_slurm(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run("build", "--lake", tmp_path / "lake", "--set", "executor.name=slurm")
+    assert done.returncode == 1 and "no checkpoint is committed" in done.stderr
+
+
+def test_a_lake_whose_path_is_a_pattern_to_slurm_is_refused(flags, run, tmp_path):
+    done = run("extract", *flags(tmp_path / "la%j" / "lake"), *LOCAL)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Slurm takes % in" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def slurm_that(tmp_path_factory, monkeypatch):
+    """Puts an srun, and an sbatch of these lines, before every other on PATH."""
+
+    def make(lines: str) -> None:
+        folder = tmp_path_factory.mktemp("bin")
+        for name in ("sbatch", "srun"):
+            (folder / name).write_text(f"#!/bin/sh\n{lines}\n")
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("refusal", "hint"),
+    [
+        ("Invalid job array specification", "MaxArraySize tasks (scontrol show config): extract in turns, by"),
+        ("invalid partition specified: gpus", "change [executor.slurm], or run it again"),
+    ],
+)
+def test_what_slurm_refuses_is_one_line_and_leaves_nothing_pickled(flags, run, tmp_path, slurm_that, refusal, hint):
+    slurm_that(f"echo 'sbatch: error: {refusal}' >&2; echo 'sbatch: error: failed' >&2; exit 1")
+    logs = tmp_path / "lake" / "logs" / "slurm"
+    logs.mkdir(parents=True)
+    (logs / f"{'0' * 32}.pkl").write_bytes(b"of another driver, which is submitting as well")
+    for only in ([], ["--only", "step0"]):  # an array, and a job of its own
+        done = run("extract", *flags(tmp_path / "lake"), "--executor", "slurm", *only)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert refusal in done.stderr and hint in done.stderr, done.stderr
+        assert [file.name for file in logs.iterdir()] == [f"{'0' * 32}.pkl"]
+
+
+def test_ctrl_c_says_that_the_jobs_go_on(flags, run, tmp_path, slurm_that, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    slurm_that("echo Submitted batch job 17")
+    monkeypatch.setattr("submitit.helpers.as_completed", interrupted)
+    done = run("extract", *flags(tmp_path / "lake"), "--executor", "slurm")
+    assert done.returncode == 130 and done.stderr.count("\n") == 1
+    assert "the Slurm jobs go on" in done.stderr and "`scancel 17`" in done.stderr
+    assert (tmp_path / "lake" / "logs" / "slurm" / "17.json").is_file()
+
+
+def test_the_last_submission_is_told_beside_a_link_that_leads_nowhere(tmp_path):
+    logs = tmp_path / "logs" / "slurm"
+    logs.mkdir(parents=True)
+    (logs / "1.json").symlink_to(tmp_path / "nowhere")
+    assert last_submission(Lake(tmp_path)) == []
+    job = {"job": "2_0", "label": "s/step0", "log": "2_0_0_log.out"}
+    (logs / "2.json").write_text(json.dumps({"submitted_at": "2026-01-01T00:00:00+00:00", "jobs": [job]}))
+    assert [line.split()[:2] for line in last_submission(Lake(tmp_path))[1:]] == [["job", "2_0"]]
+
+
+def test_submitits_debug_cluster(flags, run, tmp_path):
+    done = run("extract", *flags(tmp_path / "lake"), *LOCAL, "--set", "executor.slurm.cluster=debug", "--only", "step0")
+    assert done.returncode == 0, done.stderr
+    assert "extracted 1 of 1" in done.stdout
 
 
 CONFIGURATION = """

@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from timecourse.errors import UserError
+from timecourse.errors import MachineError, UserError
 from timecourse.extract.families import FAMILIES, verification
 from timecourse.extract.families.olmo2 import OLMO2
 from timecourse.extract.families.table import families_table, not_verified
 from timecourse.extract.families.verification import verify, verify_all
+from timecourse.extract.loading import available_device
 from timecourse.extract.measurement import COMPLETENESS_BOUND
 
 RECORDED = {row["family"]: row for row in families_table()}
@@ -48,6 +49,12 @@ def test_an_error_that_is_no_number_is_not_overlooked(monkeypatch):
 def test_a_device_that_is_not_there_is_named():
     with pytest.raises(UserError, match="device 'cuda:99' is not available here"):
         verify_all(FAMILIES, "cuda:99")
+
+
+@pytest.mark.parametrize("device", ["meta", "mps", "hpu"])
+def test_a_device_of_another_kind_is_refused(device):
+    with pytest.raises(MachineError, match=f"device '{device}' is none to measure on"):
+        available_device(device)
 
 
 def test_the_table_describes_every_family():

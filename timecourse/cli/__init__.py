@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from timecourse.cli import asking, keeping, measuring
 from timecourse.cli.options import app, errors
-from timecourse.errors import GateError, UsageError, UserError
+from timecourse.errors import GateError, Interrupted, UsageError, UserError
 from timecourse.telling import tell_checks
 
 __all__ = ["app", "asking", "keeping", "main", "measuring"]
@@ -19,13 +19,16 @@ __all__ = ["app", "asking", "keeping", "main", "measuring"]
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors that a user can mend are one line and an exit code; tracebacks are for bugs."""
     try:
-        sys.exit(app(arguments, standalone_mode=False))
+        code = app(arguments, standalone_mode=False)
+        if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
+            _fail("interrupted; run it again to go on", code)
+        sys.exit(code)
     except typer.TyperException as error:  # a flag, value or command that is none
         if not error.format_message():  # no command at all: the help was shown
             sys.exit(UsageError.exit_code)
         _fail(error.format_message(), UsageError.exit_code)
     except typer.Abort:
-        _fail("interrupted", 130)
+        _fail("interrupted", Interrupted.exit_code)
     except UserError as error:
         if isinstance(error, GateError):
             tell_checks(error.failed, errors)

@@ -44,19 +44,26 @@ class Executor(Protocol):
         """Every task with its answer, in the order in which they end. Raises what the function raised."""
 
 
-def refuse_missing(settings: Settings) -> None:
-    """Raises MachineError where the executor's package is not installed."""
+def refuse_unusable(settings: Settings) -> None:
+    """Say before anything is written that the executor cannot be used.
+
+    Raises MachineError where its package is not installed or Slurm is not here, UsageError for settings of
+    [executor.slurm] by which no job can be submitted.
+    """
     name = settings.executor.name
     if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
         raise MachineError(
             f"--executor {name} needs the package {PACKAGES[name]}, which is not installed: "
             f"pip install 'timecourse[{name}]'"
         )
+    if name == "slurm":
+        from timecourse.executors.slurm import SlurmExecutor
+
+        SlurmExecutor(settings.executor, Lake(settings.lake.directory)).check()
 
 
 def executor_of(settings: Settings, lake: Lake, task_count: int) -> Executor | None:
     """The executor that is set; None for this very process: one task at a time, on at most one GPU."""
-    refuse_missing(settings)
     match settings.executor.name:
         case "slurm":
             from timecourse.executors.slurm import SlurmExecutor
