@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from timecourse.errors import MachineError
+from timecourse.errors import MachineError, UserError
+from timecourse.extract.activations import unread_attention
 from timecourse.extract.facts import facts_sha256
 from timecourse.extract.identity import EXTRACTOR_VERSION, ExtractionRequest
-from timecourse.extract.loading import LoadedModel, available_device, load_model, load_tokenizer
+from timecourse.extract.loading import LoadedModel, available_device, first_line, load_model, load_tokenizer
 from timecourse.extract.measurement import Measurement
 from timecourse.extract.memory import MemoryPlan, free_memory, memory_limit, memory_plan, plan_row
 from timecourse.extract.out_of_memory import is_out_of_memory
@@ -101,6 +102,7 @@ def measure(
         model = load_model(request.checkpoint, request.settings.dtype, device, request.settings.attention)
     threads = machine.threads or _threads_for(model)
     with _timed(seconds, "measure"), _threads(threads), _float32_products(), torch.inference_mode():
+        _run_once(request, model, prompts)
         measurement = Measurement(request, model, prompts)
         plan = _plan(request, machine, free, _bytes(model))
         taken = plan_row(plan, prompts, machine.batch_size)
@@ -131,6 +133,20 @@ def memory_row(request: ExtractionRequest, machine: Machine) -> dict[str, Any]:
     return plan_row(plan, prompts_of(request), machine.batch_size)
 
 
+def _run_once(request: ExtractionRequest, model: LoadedModel, prompts: Sequence[Prompt]) -> None:
+    """The shortest prompt through the model alone. Raises UserError where the library itself cannot run it."""
+    ids = torch.tensor([min((prompt.token_ids for prompt in prompts), key=len)], device=model.device)
+    try:
+        with unread_attention(model.network):
+            model.network(input_ids=ids, use_cache=False)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise _too_long(request, ids.shape[1]) from error
+        raise UserError(
+            f"checkpoint {request.checkpoint.name!r} cannot be run: transformers says {first_line(error)!r}"
+        ) from error
+
+
 def _plan(request: ExtractionRequest, machine: Machine, free: int, weights: int | None = None) -> MemoryPlan:
     plan = memory_plan(request.checkpoint, request.settings.dtype, weights)
     return replace(plan, limit=memory_limit(machine.memory_gb, free, plan.weights))
@@ -150,10 +166,7 @@ def _measure(measured: Measurement, batches: Iterable[list[Prompt]], progress: C
             if not is_out_of_memory(error):
                 raise
             if len(batch) == 1:
-                raise MachineError(
-                    f"a prompt of {len(batch[0].token_ids)} tokens does not fit into memory beside the weights of "
-                    f"{measured.request.checkpoint.name!r}"
-                ) from error
+                raise _too_long(measured.request, len(batch[0].token_ids)) from error
             logging.getLogger("timecourse.run").info(
                 "out of memory", extra={"checkpoint": measured.request.checkpoint_id, "prompts": len(batch)}
             )
@@ -165,6 +178,12 @@ def _measure(measured: Measurement, batches: Iterable[list[Prompt]], progress: C
         at_most = (len(batch) + 1) // 2
         again = [one[at : at + at_most] for one in [batch, *coming[::-1]] for at in range(0, len(one), at_most)]
         coming = again[::-1]
+
+
+def _too_long(request: ExtractionRequest, tokens: int) -> MachineError:
+    return MachineError(
+        f"a prompt of {tokens} tokens does not fit into memory beside the weights of {request.checkpoint.name!r}"
+    )
 
 
 @contextmanager

@@ -16,9 +16,12 @@ taus as (
 
 ),
 
-extractions_with_activity as (
+-- Contributions exist also where nothing is active: at no τ, or not at this one.
+measured_extractions as (
 
-    select distinct extraction_id from {{ ref('int_component_activities') }}
+    select extraction_id from {{ ref('int_component_activities') }}
+    union
+    select extraction_id from {{ ref('int_component_contributions') }}
 
 ),
 
@@ -31,7 +34,7 @@ measured as (
         taus.tau_id
 
     from checkpoints
-    inner join extractions_with_activity using (extraction_id)
+    inner join measured_extractions using (extraction_id)
     inner join taus using (extraction_id)
 
 ),

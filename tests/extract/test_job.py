@@ -11,7 +11,7 @@ import torch
 from polars.testing import assert_frame_equal
 from safetensors.numpy import load_file, save_file
 
-from tests.conftest import save_checkpoint
+from tests.conftest import save_checkpoint, save_random_checkpoint
 from timecourse.errors import MachineError, UserError
 from timecourse.expectations.gate import gate_extraction
 from timecourse.extract import measurement
@@ -34,6 +34,14 @@ def extracted(tmp_path, request, **machine):
         name: pl.read_parquet(tmp_path / f"{name}.parquet").with_columns(pl.col(pl.Categorical).cast(pl.String))
         for name in TABLES
     }
+
+
+def test_a_shape_that_the_library_cannot_run_is_refused(tmp_path, facts_directory):
+    """transformers multiplies the experts of a mixture in groups, whose rows must begin at multiples of 16 bytes."""
+    folder = tmp_path / "series" / "step1"
+    save_random_checkpoint(folder, "olmoe", num_attention_heads=1, hidden_size=14, num_experts=2, num_experts_per_tok=1)
+    with pytest.raises(UserError, match=r"'step1' cannot be run: transformers says '.*16 bytes"):
+        extracted(tmp_path / "out", request_for(tmp_path / "series", facts_directory, "step1"))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,9 @@ from tests.warehouse.raw_lake import commit, entry
 from tests.warehouse.roles_twin import Checkpoint, Prompt
 from timecourse.lake import Lake
 
+SILENT = {("two", "step1", "0.01"), ("two", "step1", "5x"), ("three", "step100", "5x")}
+"""Where nothing is active: a checkpoint whole, as one whose branches start at zero; and one at the larger τ only."""
+
 THETA = "0.25"  # few positions and a coarse threshold: many rates equal it exactly
 TAU_IDS = ("0.01", "5x")
 RELATIONS = ("all", "l'île/of=\"x\" {{ ref('a') }}", "entity")
@@ -98,7 +101,8 @@ def commit_random_lake(lake: Path) -> dict[tuple[str, str, str], list[Checkpoint
             in_phase = [each for each, other, *_ in partition.checkpoints if other == phase]
             attributions: list[dict[str, Any]] = []
             for tau_id in TAU_IDS:
-                active = random_activity(chance, partition.components, prompts, attributions, tau_id)
+                silent = (partition.series_id, name, tau_id) in SILENT
+                active = random_activity(chance, partition.components, prompts, attributions, tau_id, silent)
                 checkpoint = Checkpoint(partition.checkpoint_id(name), (phase, stage or ""), branch, prompts, active)
                 checkpoint.reference_id = partition.checkpoint_id(in_phase[-1])
                 twins.setdefault((partition.series_id, partition.setting_id, tau_id), []).append(checkpoint)
@@ -171,11 +175,12 @@ def random_activity(
     prompts: list[Prompt],
     attributions: list[dict[str, Any]],
     tau_id: str,
+    is_silent: bool = False,
 ) -> dict[str, list[set[int]]]:
     """Active positions of every component in every prompt, some of it concentrated on few prompts or on answers."""
     active = {}
     for component in components:
-        often = chance.choice([0, 0.1, 0.25, 0.5, 0.9])
+        often = chance.choice([0, 0.1, 0.25, 0.5, 0.9]) * (not is_silent)
         spots = chance.choice(["everywhere", "answers", "one relation", "one fact"])
         relation_id, fact_id = (lambda prompt: (prompt.relation_id, prompt.fact_id))(chance.choice(prompts))
         active[component] = []
@@ -213,7 +218,7 @@ def commit_random(lake: Path, partition: Partition, index: int, tables: dict[str
         **changes,
     }
     predictions = [{**row, "readout": partition.layer_count} for row in tables["predictions"]]
-    contributions = [
+    contributions: list[dict[str, Any]] = [
         {
             "prompt_id": row["prompt_id"],
             "position": row["position"],
@@ -225,6 +230,7 @@ def commit_random(lake: Path, partition: Partition, index: int, tables: dict[str
         if row["is_answer_predicting"]
         for parts in partition.sums
         for part in parts
+        if "attributions" in tables
     ]
     tables = {**tables, "predictions": predictions, "contributions": contributions}
     commit(lake, partition.series_id, tables=tables, **values)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.warehouse.conftest import RandomLake
 from tests.warehouse.learning_lake import SERIES
-from tests.warehouse.random_lake import PARTITIONS, RELATIONS, TAU_IDS, THETA, Partition
+from tests.warehouse.random_lake import PARTITIONS, RELATIONS, SILENT, TAU_IDS, THETA, Partition
 from tests.warehouse.roles_twin import answer_rate, twin_marts
 
 COLUMNS = {
@@ -54,6 +54,42 @@ def test_the_data_is_hard_enough(random_lake: RandomLake) -> None:
                         THETA
                     )
     assert ties > 10
+
+
+def test_where_nothing_is_active_every_component_is_inactive(random_lake: RandomLake) -> None:
+    """A checkpoint without an active component has its rows, its neighbours, and a place in the grid θ × τ."""
+    with duckdb.connect(str(random_lake.result.database), read_only=True) as connection:
+        for series_id, name, tau_id in sorted(SILENT):
+            (partition,) = (one for one in PARTITIONS if one.series_id == series_id)
+            found = connection.execute(
+                """select count(*), count_if(primary_role = 'inactive'), count_if(confidence = 1), count(robustness)
+                from fct_component_histories where checkpoint_id = ? and tau_id = ?""",
+                [partition.checkpoint_id(name), tau_id],
+            ).fetchone()
+            assert found == (len(partition.components),) * 4
+            cells = connection.execute(
+                "select count(*) from fct_role_sensitivities where checkpoint_id = ? and tau_id = ?",
+                [partition.checkpoint_id(name), tau_id],
+            ).fetchone()
+            others = connection.execute(
+                "select count(*) from fct_role_sensitivities where series_id = ? group by checkpoint_id, tau_id",
+                [series_id],
+            ).fetchall()
+            assert set(others) == {cells} != {(0,)}
+
+
+def test_core_is_the_same_role_at_every_threshold(random_lake: RandomLake) -> None:
+    """The roles at every τ count, also where nothing is active at one of them."""
+    with duckdb.connect(str(random_lake.result.database), read_only=True) as connection:
+        wrong = connection.execute(
+            """with roles as (
+                select series_id, setting_id, checkpoint_id, component_id, count(distinct primary_role) as roles,
+                    count(distinct tau_id) as taus, bool_or(robustness = 'core') as is_core
+                from fct_component_histories group by all
+            )
+            select count_if(taus <> 2), count_if(is_core and roles > 1), count_if(roles > 1) > 10 from roles"""
+        ).fetchone()
+    assert wrong == (0, 0, True)
 
 
 def test_every_check_passes(random_lake: RandomLake) -> None:

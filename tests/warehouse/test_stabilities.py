@@ -253,7 +253,7 @@ def rarefied(lake: DrawnLake, name: str, tau_id: str, kind: str, relation: str) 
         for component in of_kind(sets["fact_answer", relation], kind)
     }
     counts = [sum(bool(held[c] & set(drawn)) for c in held) for drawn in combinations(facts, 12)]
-    return fmean(counts) if held else None
+    return fmean(counts)
 
 
 def test_confidence_and_robustness(drawn_lake: DrawnLake) -> None:

@@ -47,9 +47,20 @@ activities as (
 
 ),
 
+measurements as (
+
+    select
+        extraction_id,
+        tau_id
+
+    from checkpoints
+    inner join thresholds using (series_id, setting_id, tau_id)
+
+),
+
 final as (
 
-    select * from {{ component_vectors('activities') }} as vectors
+    select * from {{ component_vectors('activities', 'measurements') }} as vectors
 
 )
 

@@ -19,9 +19,22 @@ activities as (
 
 ),
 
+measurements as (
+
+    select
+        extraction_id,
+        tau_id
+
+    from {{ ref('int_measured_checkpoints') }}
+    {% if is_incremental() -%}
+        where extraction_id not in (select extraction_id from {{ this }})
+    {%- endif %}
+
+),
+
 final as (
 
-    select * from {{ component_vectors('activities') }} as vectors
+    select * from {{ component_vectors('activities', 'measurements') }} as vectors
 
 )
 

@@ -31,18 +31,24 @@ component_fact_counts as (
 
 ),
 
+sets as (
+
+    select * from {{ ref('int_role_sets') }}
+
+),
+
 -- Of 12 facts drawn from the relation's, how probable is it that the component holds the role for one at least?
 final as (
 
     select
         series_id,
         setting_id,
-        component_fact_counts.tau_id,
-        component_fact_counts.checkpoint_id,
-        component_fact_counts.component_kind,
-        component_fact_counts.role,
-        relation_id,
-        round(sum(
+        tau_id,
+        checkpoint_id,
+        sets.component_kind,
+        sets.role,
+        relations.relation_id,
+        round(coalesce(sum(
             1 - case
                 when relations.fact_count - component_fact_counts.active_count < 12 then 0
                 else
@@ -53,11 +59,16 @@ final as (
                         + lgamma(relations.fact_count - 11)
                     )
             end
-        ), 9) as rarefied_count
+        ) filter (where component_fact_counts.active_count is not null), 0), 9) as rarefied_count
 
-    from component_fact_counts
-    inner join relations using (series_id, setting_id, relation_id)
-    where relations.fact_count >= 12
+    from sets
+    inner join relations using (series_id, setting_id)
+    left join component_fact_counts
+        using (series_id, setting_id, tau_id, checkpoint_id, component_kind, role, relation_id)
+    where
+        sets.role = 'fact_answer'
+        and sets.scope_id = relations.relation_id
+        and relations.fact_count >= 12
     group by all
 
 )
