@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from timecourse.checks import CheckResult
 from timecourse.config import Settings
 from timecourse.errors import ChangedError, FetchError, MachineError, SourceError, UsageError, UserError
-from timecourse.extract.checkpoints.checkpoint import Source
+from timecourse.extract.checkpoints.checkpoint import Source, refusing_what_is_gone
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.parts import WHOLE, Part
 from timecourse.lake import Lake
@@ -136,7 +136,7 @@ def measured(
     """What a checkpoint, or a part of its prompts, was measured to have, or why it cannot be.
 
     `error`: why its weights cannot be used, if they cannot. ChangedError, if its files changed meanwhile, comes before
-    any other. Raises SourceError, MachineError and UsageError: they say nothing about the checkpoint.
+    any other but FetchError. Raises SourceError, MachineError and UsageError: they say nothing about the checkpoint.
     """
     from timecourse.extract.job import measure
 
@@ -145,7 +145,10 @@ def measured(
         try:
             if error is not None:
                 raise error
-            found = measure(request, machine, advance, part)
+            with refusing_what_is_gone(request.checkpoint.name, request.checkpoint.folder):
+                found = measure(request, machine, advance, part)
+        except FetchError:
+            raise
         except UserError:
             source.check_unchanged(request.checkpoint)
             raise
