@@ -265,8 +265,19 @@ def _extract_all(
                 failed[request.checkpoint.name] = extracted.reason
             if extracted.holder is not None:
                 outcome.elsewhere[request.checkpoint_id] = extracted.holder
-    for checkpoint_id in outcome.extracted:  # its last part went to another task than an earlier one
-        outcome.elsewhere.pop(checkpoint_id, None)
+    aside = {one.extraction_id for one in lake.quarantined()}  # perhaps by another process, which had its last part
+    for request in requests:
+        checkpoint_id, name = request.checkpoint_id, request.checkpoint.name
+        if checkpoint_id in outcome.extracted:  # whatever became of a part before
+            outcome.elsewhere.pop(checkpoint_id, None)
+            failed.pop(name, None)
+        elif (
+            checkpoint_id not in outcome.elsewhere
+            and name not in failed
+            and request.extraction_id not in aside
+            and not is_done(lake, request, before.get(checkpoint_id))
+        ):
+            failed[name] = f"checkpoint {name!r}: not all of its parts were made; the next run goes on"
     return failed
 
 
