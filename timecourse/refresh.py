@@ -27,7 +27,7 @@ from timecourse.extract.checkpoints.series import declarations
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.parts import BLOCK, Part
 from timecourse.extraction import Extracted, ExtractionTask, finish, is_done, machine_of, measured, run_task
-from timecourse.lake import Commit, Contents, Lake
+from timecourse.lake import Commit, Contents, Lake, LockedError
 from timecourse.plan import Plan, Task, make_plan, refuse_early, stream
 from timecourse.release import made_before, publish, raise_if_failed
 from timecourse.releases import current, point_current_at, prune_releases
@@ -73,7 +73,8 @@ def refresh(
     only: Collection[str] = (),
     is_full: bool = False,
 ) -> Outcome:
-    """Bring the lake up to date with the checkpoints. Raises UserError; GateError for a release that failed its gate.
+    """Bring the lake up to date with the checkpoints. Raises UserError; GateError for a release that failed its gate;
+    LockedError where another run holds the lake, or other processes all checkpoints of an empty one.
 
     `only` and `is_full`: see Plan.tasks. A checkpoint that cannot be fetched, read or measured, or fails its gate, does
     not stop the others: it is set aside, and Outcome.unusable says which and why. Without a release to make, other
@@ -106,6 +107,9 @@ def refresh(
         outcome.committed = len(contents.commits)
         if not contents.commits and outcome.unusable:
             raise UserError(outcome.unusable_in_words(outcome.unusable))
+        if do_release and not contents.commits and outcome.elsewhere:
+            held = "; ".join(f"{one} is left to {holder}" for one, holder in [*outcome.elsewhere.items()][:3])
+            raise LockedError(f"no checkpoint is committed yet: {held}; run it again when that has ended")
         if do_release:
             damaged_releases = _release(lake, settings, contents, console, outcome, is_full=is_full)
             lake.prune()
@@ -181,6 +185,12 @@ def _release(
             f"the lake is damaged: {lost[0]}{f' and {len(lost) - 1} files more' if len(lost) > 1 else ''}; "
             "refresh its series to extract it anew, or withdraw its checkpoint"
         )
+    for ablation in contents.ablations:
+        if lost := lake.damages(ablation):
+            raise UserError(
+                f"an ablation is damaged: {lost[0]}; make it anew with `timecourse ablate --checkpoints "
+                f"{ablation.content['checkpoint_name']}`, or remove {ablation.path.relative_to(lake.root)}"
+            )
     now = current(lake)
     link = lake.root / "current"
     damages = [] if now is None else now.damages()
