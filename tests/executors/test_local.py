@@ -56,6 +56,7 @@ def test_the_driver_is_killed_and_the_next_one_goes_on(flags, run, undisturbed, 
     driver.kill()
     driver.wait()
     assert wait_for(lambda: not any(map(is_alive, workers.values())))
+    assert wait_for(lambda: not Lake(lake).locks.is_any_held("s-*")), "of the worker that was not writing yet, too"
     again = run("extract", *flags(lake))
     assert again.returncode == 1 and "of 3 committed" in again.stdout and "is left to" not in again.stdout
     assert other_commits(lake, undisturbed) == []
