@@ -7,10 +7,14 @@ import shutil
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from tests.extract import planted_model
+from timecourse.ablate import Ablated, ablate
+from timecourse.config import load_settings
+from timecourse.errors import UserError
 from timecourse.extract.ablations import job
-from timecourse.lake import Lake
+from timecourse.lake import Lake, LockedError
 
 
 def rows(lake, query):
@@ -200,14 +204,8 @@ def test_a_changed_extraction_loses_its_ablation(ablated, tmp_path):
     assert len(lake.ablations()) == 2
 
 
-@pytest.mark.slow
-def test_two_processes_ablate_the_same(released, ablated, tmp_path):
-    from rich.console import Console
-
-    from timecourse.ablate import ablate
-    from timecourse.config import load_settings
-
-    lake = shutil.copytree(released[0], tmp_path / "lake", symlinks=True)
+def settings_of(released, lake, more=None):
+    """The settings by which `released` was made, for another lake."""
     named = dict(zip(*[iter(released[1])] * 2, strict=True))
     flags = {
         ("series", "checkpoints"): str(named["--from"]),
@@ -216,9 +214,88 @@ def test_two_processes_ablate_the_same(released, ablated, tmp_path):
         ("measurement", "tau"): named["--tau"],
         ("roles", "theta"): named["--theta"],
         ("lake", "directory"): lake,
-        ("executor", "workers"): 2,
     }
-    assert ablate(load_settings(None, flags), Console(quiet=True)) == ["step0", "step1", "step2"]
+    return load_settings(None, flags | (more or {}))
+
+
+def test_a_damaged_ablation_is_named_and_made_anew(ablated, released, tmp_path, run):
+    lake = Lake(shutil.copytree(ablated[0], tmp_path / "lake", symlinks=True))
+    (ablation,) = [one for one in lake.ablations() if one.checkpoint_id == "planted/step1"]
+    lost = lake.root / ablation.content["directory"] / "ablations.parquet"
+    lost.unlink()
+    done = run("build", "--lake", lake.root, "--theta", "0.2")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"{lost.relative_to(lake.root)} is missing" in done.stderr
+    assert "timecourse ablate --checkpoints step1" in done.stderr
+    done = run("ablate", "--lake", lake.root, *released[1], "--checkpoints", "step1")
+    assert done.returncode == 0 and "ablated step1\n" in done.stdout, done.stderr
+    assert [lake.damages(one) for one in lake.ablations()] == [[], [], []] and not lost.parent.exists()
+    assert run("build", "--lake", lake.root, "--theta", "0.2").returncode == 0
+
+
+def test_an_ablation_that_is_committed_while_the_lake_is_pruned_stays(released, tmp_path):
+    lake = Lake(shutil.copytree(released[0], tmp_path / "lake", symlinks=True))
+    (commit, *_), look = lake.commits(), lake.ablations
+    names = commit.content["series_id"], commit.content["checkpoint_name"]
+
+    def look_and_be_late():
+        found = look()
+        with lake.incoming_extraction(*names) as folder:
+            shutil.copy(lake.root / commit.content["directory"] / "checkpoint.parquet", folder / "x.parquet")
+            lake.commit_ablation(folder, commit, ablation_id="a", inputs={}, rows={"x": 3}, checks=[])
+        return found
+
+    lake.ablations = look_and_be_late
+    with lake.locked():
+        lake.prune()
+    (ablation,) = look()
+    assert (lake.root / ablation.content["directory"] / "x.parquet").is_file()
+
+
+def test_what_is_held_or_replaced_meanwhile_does_not_stop_the_others(released, tmp_path, monkeypatch):
+    """step0 is extracted anew while step1, which another process is on, is looked at."""
+    lake = Lake(shutil.copytree(released[0], tmp_path / "lake", symlinks=True))
+    (replaced,) = [one for one in lake.commits() if one.checkpoint_id == "planted/step0"]
+
+    def none_but_first(*_):
+        other = {**replaced.content, "extraction_id": "0" * 32}
+        replaced.path.write_text(json.dumps(other))
+
+    monkeypatch.setattr("timecourse.ablate.executor_of", none_but_first)
+    claim = lake.claim("planted", "step1")
+    assert claim is not None
+    found = ablate(settings_of(released, lake.root, {("ablation", "methods"): ["zero"]}), Console(quiet=True))
+    claim.release()
+    assert found.names == ["step2"] and [one.checkpoint_id for one in lake.ablations()] == ["planted/step2"]
+    assert found.failed == ["planted/step0 was extracted anew meanwhile; run it again"]
+    assert len(found.held) == 1 and found.held[0].startswith("planted/step1 is held by `timecourse ")
+    with pytest.raises(UserError, match=r"not ablated: planted/step0 was .*; planted/step1 is held") as ended:
+        found.raise_if_left()
+    assert not isinstance(ended.value, LockedError)
+
+
+@pytest.mark.slow
+def test_what_was_ablated_is_built_although_another_process_is_on_a_checkpoint(released, tmp_path, run):
+    lake = Lake(shutil.copytree(released[0], tmp_path / "lake", symlinks=True))
+    claim = lake.claim("planted", "step1")
+    done = run("ablate", "--lake", lake.root, *released[1])
+    assert done.returncode == 75 and done.stderr.count("\n") == 1
+    assert "not ablated: planted/step1 is held by `timecourse " in done.stderr
+    assert "ablated step0, step2\n" in done.stdout and "released" in done.stdout
+    assert rows(lake.root, "select distinct checkpoint_id from fct_role_effects order by all") == [
+        ("planted/step0",),
+        ("planted/step2",),
+    ]
+    claim.release()
+    again = run("ablate", "--lake", lake.root, *released[1])
+    assert again.returncode == 0 and "ablated step1\n" in again.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_ablate_the_same(released, ablated, tmp_path):
+    lake = shutil.copytree(released[0], tmp_path / "lake", symlinks=True)
+    settings = settings_of(released, lake, {("executor", "workers"): 2})
+    assert ablate(settings, Console(quiet=True)) == Ablated(["step0", "step1", "step2"])
     one, other = ({a.checkpoint_id: a.content for a in Lake(where).ablations()} for where in (lake, ablated[0]))
     assert one.keys() == other.keys() and len(one) == 3
     for checkpoint, content in one.items():

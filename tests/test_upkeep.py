@@ -177,6 +177,47 @@ def test_a_checkpoint_that_another_process_is_on_is_left_to_it(
     assert "extracted 1 of 5" in run("extract", *flags, "--checkpoints", series).stdout
 
 
+def test_a_new_lake_whose_checkpoints_are_all_held_says_by_whom(run, flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["timecourse", "extract"])
+    lake = Lake(tmp_path / "new")
+    lake.create()
+    claims = [lake.claim("tiny", name) for name in ("step0", "step100-tokens1B", "main")]
+    done = run("refresh", *flags, "--lake", lake.root)
+    assert done.returncode == 75 and done.stderr.count("\n") == 1
+    assert f"tiny/step0 is left to `timecourse extract`, process {os.getpid()} on " in done.stderr
+    assert "run it again" in done.stderr
+    for claim in claims:
+        claim.release()
+
+
+def test_parts_that_are_of_no_more_use_are_removed(lake):
+    """Those of what is committed, and those that waited when another extraction was; never under a claim."""
+    lake = Lake(lake)
+    for commit in lake.commits():
+        os.utime(commit.path, (1e9, 1e9))
+    (first, *_), name = lake.commits(), "step100-tokens1B"
+    committed, before, after, held, elsewhere = (
+        lake.parts("tiny", first.content["checkpoint_name"], first.extraction_id),
+        lake.parts("tiny", first.content["checkpoint_name"], "b" * 32),
+        lake.parts("tiny", first.content["checkpoint_name"], "a" * 32),
+        lake.parts("tiny", name, "b" * 32),
+        lake.parts("tiny", "step200", "b" * 32),
+    )
+    assert first.content["checkpoint_name"] != name
+    for place in (committed, before, after, held, elsewhere):
+        (place / "0-of-4").mkdir(parents=True)
+        if place not in (committed, after):
+            os.utime(place, (9e8, 9e8))
+    claim = lake.claim("tiny", name, "3-of-4")
+    with lake.locked():
+        lake.prune()
+    assert {*lake.root.glob(".unfinished/*")} == {after, held, elsewhere}
+    claim.release()
+    with lake.locked():
+        lake.prune()
+    assert {*lake.root.glob(".unfinished/*")} == {after, elsewhere}
+
+
 def test_what_is_committed_while_a_run_is_planned_is_not_made_again(
     run, lake, flags, series_directory, tmp_path, monkeypatch
 ):

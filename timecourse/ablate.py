@@ -5,8 +5,8 @@ checkpoint's ablation, known from hashes alone; 3. ablate, gate and commit each 
 takes them into the warehouse.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from timecourse.config import Settings
 from timecourse.errors import UserError
 from timecourse.executors import Executor, Lost, answered, executor_of, refuse_unusable
 from timecourse.extract.identity import ExtractionRequest
-from timecourse.extraction import machine_of
+from timecourse.extraction import Extracted, machine_of
 from timecourse.lake import Lake, LockedError
 from timecourse.plan import Opening, Plan, fetch, make_plan, stream
 from timecourse.refresh import progress_bar
@@ -57,8 +57,29 @@ class AblationTask:
         return self.opening.checkpoint_id
 
 
-def ablate(settings: Settings, console: Console) -> list[str]:
-    """Ablate the chosen checkpoints of the series; returns the names of those that were not ablated so before.
+@dataclass
+class Ablated:
+    """What a run did: the names of the checkpoints that were not ablated so before, and why others are not ablated.
+
+    held: of those that another process is on, as `failed` is of the others.
+    """
+
+    names: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+
+    def raise_if_left(self) -> None:
+        """Raises UserError where a checkpoint was not ablated, LockedError where that is only because of who is on it.
+
+        Call it when the others are built.
+        """
+        if left := [*self.failed, *self.held]:
+            error = UserError if self.failed else LockedError
+            raise error(f"not ablated: {'; '.join(left[:3])}{f'; and {len(left) - 3} more' if len(left) > 3 else ''}")
+
+
+def ablate(settings: Settings, console: Console) -> Ablated:
+    """Ablate the chosen checkpoints of the series.
 
     Raises UserError where nothing is released yet, a checkpoint is not extracted with these settings, or one cannot be
     fetched or measured; GateError for data that failed their gate. What was committed before stays.
@@ -71,8 +92,7 @@ def ablate(settings: Settings, console: Console) -> list[str]:
         extracted = [one for one in plan.requests.values() if one.extraction_id in committed]
         chosen = _chosen(extracted, settings.ablation.checkpoints, settings.series_id)
         planned = [_request(lake.current_release(), one, settings) for one in chosen]
-        done = {ablation.content["ablation_id"] for ablation in lake.ablations()}
-        missing = [one for one in planned if one.ablation_id not in done]
+        missing = [one for one in planned if not _is_done(lake, one)]
         executor = executor_of(settings, lake, len(missing)) if missing else None
         total, finished = sum(one.run_count for one in missing), 0
         with progress_bar(console, "runs") as show:
@@ -83,12 +103,28 @@ def ablate(settings: Settings, console: Console) -> list[str]:
                 show(finished, total)
 
             if executor is None:
-                _here(lake, settings, plan, missing, console, advance)
+                made = _here(lake, settings, plan, missing, console, advance)
             else:
                 console.print(_work(missing), soft_wrap=True)
-                _elsewhere(executor, settings, plan, missing, advance)
+                made = _elsewhere(executor, settings, plan, missing, advance)
+            ablated = Ablated()
+            answers = {request.ablation_id: answer for request, answer in made}
         lake.prune()
-    return [one.extraction.checkpoint.name for one in missing]
+    for request in missing:
+        name, answer = request.extraction.checkpoint_id, answers[request.ablation_id]
+        if answer.is_committed:
+            ablated.names.append(request.extraction.checkpoint.name)
+        elif answer.reason is not None:
+            ablated.failed.append(answer.reason)
+        elif answer.holder is not None:
+            ablated.held.append(f"{name} is held by {answer.holder}; run it again when that has ended")
+    return ablated
+
+
+def _is_done(lake: Lake, request: "AblationRequest") -> bool:
+    """Whether an ablation is committed, and its files are whole."""
+    done = [one for one in lake.ablations() if one.content["ablation_id"] == request.ablation_id]
+    return any(not lake.damages(one) for one in done)
 
 
 def _here(
@@ -98,8 +134,8 @@ def _here(
     requests: Sequence["AblationRequest"],
     console: Console,
     advance: Callable[[int], None],
-) -> None:
-    """Make the ablations in this process, one after the other."""
+) -> Iterator[tuple["AblationRequest", Extracted]]:
+    """Make the ablations in this process, one after the other; each with what became of it."""
     machine = machine_of(settings)
     request_of = {one.extraction.extraction_id: one for one in requests}
     for extraction, error in stream(plan, [one.extraction for one in requests], settings):
@@ -108,7 +144,7 @@ def _here(
         request = request_of[extraction.extraction_id]
         if request is requests[0]:
             console.print(f"{_work(requests)}, {_minutes(requests, machine)}", soft_wrap=True)
-        _ablate(lake, request, machine, advance)
+        yield request, _ablate(lake, request, machine, advance)
 
 
 def _elsewhere(
@@ -117,8 +153,8 @@ def _elsewhere(
     plan: Plan,
     requests: Sequence["AblationRequest"],
     advance: Callable[[int], None],
-) -> None:
-    """Make the ablations by an executor's tasks. Raises UserError where one was lost, after the others."""
+) -> Iterator[tuple["AblationRequest", Extracted]]:
+    """Make the ablations by an executor's tasks; each with what became of it."""
     request_of = {one.extraction.checkpoint_id: one for one in requests}
     tasks = [
         AblationTask(
@@ -128,16 +164,13 @@ def _elsewhere(
         )
         for one in requests
     ]
-    lost = []
     for task, answer in answered(executor, run_task, tasks):
-        advance(request_of[task.label].run_count)
-        if isinstance(answer, Lost):
-            lost.append(answer.reason)
-    if lost:
-        raise UserError(f"{len(lost)} of {len(tasks)} ablations were not made: {'; '.join(lost[:3])}")
+        request = request_of[task.label]
+        advance(request.run_count)
+        yield request, Extracted(reason=answer.reason) if isinstance(answer, Lost) else answer
 
 
-def run_task(task: AblationTask) -> None:
+def run_task(task: AblationTask) -> Extracted:
     """Fetch a checkpoint and make its ablation, where that is not done already. Raises as `ablate` does."""
     from timecourse.extract.ablations.job import AblationRequest
 
@@ -147,13 +180,14 @@ def run_task(task: AblationTask) -> None:
         source, extraction = task.opening.open()
         if (error := fetch(source, extraction.checkpoint)) is not None:
             raise error
-        _ablate(lake, AblationRequest(extraction=extraction, **task.request), machine_of(settings))
+        ablated = _ablate(lake, AblationRequest(extraction=extraction, **task.request), machine_of(settings))
         source.evict(extraction.checkpoint)
+        return ablated
 
 
 def _ablate(
     lake: Lake, request: "AblationRequest", machine: "Machine", advance: Callable[[int], None] = lambda _: None
-) -> None:
+) -> Extracted:
     """Claim a checkpoint, ablate it, gate and commit that; where no other process did. Raises as `ablate` does."""
     from timecourse.expectations.gate import gate_ablation
     from timecourse.extract.ablations.job import ablate as ablate_checkpoint
@@ -162,13 +196,13 @@ def _ablate(
     names = (extraction.series_id, extraction.checkpoint.name)
     claim = lake.claim(*names)
     if claim is None:
-        raise LockedError(
-            f"{extraction.checkpoint_id} is held by {lake.claimed_by(*names)}; run it again when that has ended"
-        )
+        return Extracted(holder=lake.claimed_by(*names))
     try:
-        if request.ablation_id in {one.content["ablation_id"] for one in lake.ablations()}:
-            return
-        commit = next(one for one in lake.commits() if one.extraction_id == extraction.extraction_id)
+        if _is_done(lake, request):
+            return Extracted()
+        commit = next((one for one in lake.commits() if one.extraction_id == extraction.extraction_id), None)
+        if commit is None:
+            return Extracted(reason=f"{extraction.checkpoint_id} was extracted anew meanwhile; run it again")
         with lake.unfinished(request.ablation_id) as unfinished, lake.incoming_extraction(*names) as folder:
             rows = ablate_checkpoint(request, folder, unfinished, machine, advance)
             checks = gate_ablation(folder, lake.root / commit.content["directory"])
@@ -176,6 +210,7 @@ def _ablate(
             lake.commit_ablation(
                 folder, commit, ablation_id=request.ablation_id, inputs=request.inputs, rows=rows, checks=checks
             )
+        return Extracted(is_committed=True)
     finally:
         claim.release()
 

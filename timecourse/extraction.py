@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from timecourse.checks import CheckResult
 from timecourse.config import Settings
 from timecourse.errors import ChangedError, FetchError, MachineError, SourceError, UsageError, UserError
-from timecourse.extract.checkpoints.checkpoint import Source
+from timecourse.extract.checkpoints.checkpoint import Source, refusing_what_is_gone
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.parts import WHOLE, Part
 from timecourse.lake import Lake
@@ -91,7 +91,7 @@ def run_task(task: ExtractionTask) -> Extracted:
 
 def _extract_part(lake: Lake, source: Source, request: ExtractionRequest, task: ExtractionTask) -> Extracted:
     """Extract a part whose claim this process holds, if that was not done before, and finish the checkpoint with it."""
-    from timecourse.extract.parts import merge
+    from timecourse.extract.parts import is_readable, merge
 
     names, part = (request.series_id, request.checkpoint.name), task.part
     places = [lake.parts(*names, request.extraction_id) / str(Part(index, part.count)) for index in range(part.count)]
@@ -107,17 +107,23 @@ def _extract_part(lake: Lake, source: Source, request: ExtractionRequest, task: 
             with lake.incoming_extraction(*names, str(part)) as folder:
                 found.write(folder)
                 lake.keep_part(folder, places[part.index])
-    if is_done(lake, request, task.before):  # by a process that had measured this part as well
-        lake.remove_parts(*names)
-        return Extracted()
-    if refused is None and not all(place.is_dir() for place in places):
+    are_all_there = all(place.is_dir() for place in places)
+    if refused is None and not are_all_there and not is_done(lake, request, task.before):
         return Extracted()
     claim = lake.claim(*names)
     if claim is None:
         return Extracted(holder=lake.claimed_by(*names))
     try:
-        if is_done(lake, request, task.before):
+        if is_done(lake, request, task.before):  # by a process that had measured this part as well
+            lake.remove_parts(*names, request.extraction_id)
             return Extracted()
+        if refused is None and (torn := [place.name for place in places if not is_readable(place)]):
+            for name in torn:
+                lake.remove_parts(*names, request.extraction_id, name)
+            return Extracted(
+                reason=f"checkpoint {request.checkpoint.name!r}: damaged parts were removed ({', '.join(torn)}); "
+                "the next run makes them again"
+            )
         extracted = _commit(lake, request, refused or partial(merge, places))
         source.evict(request.checkpoint)
         return extracted
@@ -136,7 +142,7 @@ def measured(
     """What a checkpoint, or a part of its prompts, was measured to have, or why it cannot be.
 
     `error`: why its weights cannot be used, if they cannot. ChangedError, if its files changed meanwhile, comes before
-    any other. Raises SourceError, MachineError and UsageError: they say nothing about the checkpoint.
+    any other but FetchError. Raises SourceError, MachineError and UsageError: they say nothing about the checkpoint.
     """
     from timecourse.extract.job import measure
 
@@ -145,7 +151,10 @@ def measured(
         try:
             if error is not None:
                 raise error
-            found = measure(request, machine, advance, part)
+            with refusing_what_is_gone(request.checkpoint.name, request.checkpoint.folder):
+                found = measure(request, machine, advance, part)
+        except FetchError:
+            raise
         except UserError:
             source.check_unchanged(request.checkpoint)
             raise

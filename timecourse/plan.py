@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from timecourse.config import HUB, Settings
 from timecourse.errors import ChangedError, FetchError, SourceError, UsageError, UserError
-from timecourse.extract.checkpoints.checkpoint import Checkpoint, Source
+from timecourse.extract.checkpoints.checkpoint import Checkpoint, Source, refusing_what_is_gone
 from timecourse.extract.checkpoints.directory import DirectorySource
 from timecourse.extract.checkpoints.names import Place, compile_pattern
 from timecourse.extract.checkpoints.selection import Selection
@@ -300,7 +300,8 @@ def stream(
 def fetch(source: Source, checkpoint: Checkpoint) -> UserError | None:
     """Bring a checkpoint's weights here and read them; the error where they cannot be used.
 
-    A FetchError where they could not be brought, a SourceError where that is so for every checkpoint of the source.
+    A FetchError where they could not be brought or are gone, a SourceError where that is so for every checkpoint of the
+    source.
     """
     try:
         try:
@@ -309,7 +310,8 @@ def fetch(source: Source, checkpoint: Checkpoint) -> UserError | None:
             raise
         except UserError as error:
             raise FetchError(str(error)) from error
-        checkpoint.check_finite()
+        with refusing_what_is_gone(checkpoint.name, checkpoint.folder):
+            checkpoint.check_finite()
     except UserError as error:
         return error
     return None

@@ -27,7 +27,7 @@ from timecourse.extract.checkpoints.series import declarations
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.parts import BLOCK, Part
 from timecourse.extraction import Extracted, ExtractionTask, finish, is_done, machine_of, measured, run_task
-from timecourse.lake import Commit, Contents, Lake
+from timecourse.lake import Commit, Contents, Lake, LockedError
 from timecourse.plan import Plan, Task, make_plan, refuse_early, stream
 from timecourse.release import made_before, publish, raise_if_failed
 from timecourse.releases import current, point_current_at, prune_releases
@@ -73,7 +73,8 @@ def refresh(
     only: Collection[str] = (),
     is_full: bool = False,
 ) -> Outcome:
-    """Bring the lake up to date with the checkpoints. Raises UserError; GateError for a release that failed its gate.
+    """Bring the lake up to date with the checkpoints. Raises UserError; GateError for a release that failed its gate;
+    LockedError where another run holds the lake, or other processes all checkpoints of an empty one.
 
     `only` and `is_full`: see Plan.tasks. A checkpoint that cannot be fetched, read or measured, or fails its gate, does
     not stop the others: it is set aside, and Outcome.unusable says which and why. Without a release to make, other
@@ -107,6 +108,9 @@ def refresh(
         outcome.committed = len(contents.commits)
         if not contents.commits and outcome.unusable:
             raise UserError(outcome.unusable_in_words(outcome.unusable))
+        if do_release and not contents.commits and outcome.elsewhere:
+            held = "; ".join(f"{one} is left to {holder}" for one, holder in [*outcome.elsewhere.items()][:3])
+            raise LockedError(f"no checkpoint is committed yet: {held}; run it again when that has ended")
         if do_release:
             damaged_releases = _release(lake, settings, contents, console, outcome, is_full=is_full)
             lake.prune()
@@ -182,6 +186,12 @@ def _release(
             f"the lake is damaged: {lost[0]}{f' and {len(lost) - 1} files more' if len(lost) > 1 else ''}; "
             "refresh its series to extract it anew, or withdraw its checkpoint"
         )
+    for ablation in contents.ablations:
+        if lost := lake.damages(ablation):
+            raise UserError(
+                f"an ablation is damaged: {lost[0]}; make it anew with `timecourse ablate --checkpoints "
+                f"{ablation.content['checkpoint_name']}`, or remove {ablation.path.relative_to(lake.root)}"
+            )
     now = current(lake)
     link = lake.root / "current"
     damages = [] if now is None else now.damages()
@@ -266,8 +276,19 @@ def _extract_all(
                 failed[request.checkpoint.name] = extracted.reason
             if extracted.holder is not None:
                 outcome.elsewhere[request.checkpoint_id] = extracted.holder
-    for checkpoint_id in outcome.extracted:  # its last part went to another task than an earlier one
-        outcome.elsewhere.pop(checkpoint_id, None)
+    aside = {one.extraction_id for one in lake.quarantined()}  # perhaps by another process, which had its last part
+    for request in requests:
+        checkpoint_id, name = request.checkpoint_id, request.checkpoint.name
+        if checkpoint_id in outcome.extracted:  # whatever became of a part before
+            outcome.elsewhere.pop(checkpoint_id, None)
+            failed.pop(name, None)
+        elif (
+            checkpoint_id not in outcome.elsewhere
+            and name not in failed
+            and request.extraction_id not in aside
+            and not is_done(lake, request, before.get(checkpoint_id))
+        ):
+            failed[name] = f"checkpoint {name!r}: not all of its parts were made; the next run goes on"
     return failed
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from timecourse.errors import UserError
+from timecourse.errors import FetchError, UserError
 from timecourse.extract.checkpoints.names import Place
 from timecourse.extract.families import family_of
 from timecourse.extract.families.base import Family
@@ -125,6 +126,20 @@ class Checkpoint:
                     raise UserError(
                         f"checkpoint {self.name!r}: the tensor {key!r} in {name} holds NaN or infinite weights"
                     )
+
+
+@contextmanager
+def refusing_what_is_gone(called: str, folder: Path) -> Iterator[None]:
+    """Raises FetchError where a file of a checkpoint's folder is read that is there no more: trainers remove theirs."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(folder):
+            raise
+        raise FetchError(
+            f"checkpoint {called!r} is gone, or a part of it: {error.filename} was removed; the next run takes what is "
+            "there then"
+        ) from error
 
 
 class Source(Protocol):

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from timecourse.errors import ChangedError, UserError
-from timecourse.extract.checkpoints.checkpoint import Checkpoint, describe
+from timecourse.extract.checkpoints.checkpoint import Checkpoint, describe, refusing_what_is_gone
 from timecourse.extract.checkpoints.hashes import sha256_of
 from timecourse.extract.checkpoints.names import Place, order, parse_name
 
@@ -39,9 +39,16 @@ class DirectorySource:
     def open(self, name: str, called: str, place: Place) -> Checkpoint:
         """See Source.open."""
         folder = self.root / name
+
+        @cache
+        def hashed(name: str) -> str:
+            with refusing_what_is_gone(called, folder):
+                return sha256_of(folder / name)
+
         self._marks[called] = _marks(folder)  # before anything is read
-        sizes = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
-        checkpoint = describe(called, place, folder, sizes, cache(lambda name: sha256_of(folder / name)))
+        with refusing_what_is_gone(called, folder):
+            sizes = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
+            checkpoint = describe(called, place, folder, sizes, hashed)
         checkpoint.check_headers()
         return checkpoint
 
@@ -66,7 +73,7 @@ _Marks = dict[str, tuple[int, int, int]]
 def _marks(folder: Path) -> _Marks:
     try:
         stats = {file.name: file.stat() for file in folder.iterdir() if file.is_file()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     return {name: (stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats.items()}
 

@@ -1,6 +1,7 @@
 """Processes of this machine: the lake is that of one process, a worker may be killed, and none outlives its driver."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +9,9 @@ import sys
 import pytest
 
 from tests.crash.lakes import leftovers, other_commits
+from tests.executors.conftest import UNUSABLE
 from tests.executors.runs import ROOT, at_work, is_alive, start, wait_for
+from timecourse import refresh
 from timecourse.errors import GateError, MachineError, UserError
 from timecourse.executors import Lost
 from timecourse.executors.local import LocalExecutor
@@ -53,9 +56,31 @@ def test_the_driver_is_killed_and_the_next_one_goes_on(flags, run, undisturbed, 
     driver.kill()
     driver.wait()
     assert wait_for(lambda: not any(map(is_alive, workers.values())))
+    assert wait_for(lambda: not Lake(lake).locks.is_any_held("s-*")), "of the worker that was not writing yet, too"
     again = run("extract", *flags(lake))
     assert again.returncode == 1 and "of 3 committed" in again.stdout and "is left to" not in again.stdout
     assert other_commits(lake, undisturbed) == []
+
+
+@pytest.mark.parametrize(
+    ("workers", "gone"),
+    [(1, ""), (1, "model.safetensors"), pytest.param(2, "", marks=pytest.mark.slow)],
+)
+def test_a_checkpoint_that_is_gone_does_not_stop_the_others(flags, run, series, tmp_path, monkeypatch, workers, gone):
+    """A trainer removes its old checkpoints when it likes; here after the plan was made."""
+    checkpoints = shutil.copytree(series / "checkpoints", tmp_path / "checkpoints")
+    refuse_early = refresh.refuse_early
+
+    def and_then_it_is_removed(*arguments):
+        refuse_early(*arguments)
+        (checkpoints / "step1" / gone).rename(tmp_path / "removed")
+
+    monkeypatch.setattr(refresh, "refuse_early", and_then_it_is_removed)
+    lake = tmp_path / "lake"
+    done = run("extract", *flags(lake), "--checkpoints", checkpoints, "--batch-size", 32, "--workers", workers)
+    assert done.returncode == 1 and "extracted 2 of 2" in done.stdout, done.stderr
+    assert "checkpoint 'step1' is gone" in done.stderr and done.stderr.count("\n") == 1
+    assert [one.checkpoint_name for one in Lake(lake).quarantined()] == [UNUSABLE], "the next run may find it again"
 
 
 class _Named:

@@ -1,7 +1,10 @@
 """A checkpoint whose prompts are measured in parts gives the tables of one that was measured whole."""
 
+import errno
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,12 +27,17 @@ PER_TASK = 30
 def tasks(series, tmp_path):
     """The parts of a checkpoint, for a lake of its own; batches of a block of prompts, two thresholds."""
 
-    def of(name: str, per_task: int | None = PER_TASK, lake: Path = tmp_path / "lake") -> list[ExtractionTask]:
+    def of(
+        name: str,
+        per_task: int | None = PER_TASK,
+        lake: Path = tmp_path / "lake",
+        tau: tuple[str, ...] = ("5x", "0.001"),
+    ) -> list[ExtractionTask]:
         settings = Settings.model_validate(
             {
                 "series": {"checkpoints": str(series / "checkpoints"), "name": "s", "select": {"names": [name]}},
                 "facts": {"directory": series / "facts"},
-                "measurement": {"tau": ["5x", "0.001"]},
+                "measurement": {"tau": tau},
                 "machine": {"batch_size": BLOCK, "threads": 1},
                 "executor": {"prompts_per_task": per_task},
                 "lake": {"directory": lake},
@@ -83,6 +91,88 @@ def test_the_counts_are_summed_and_not_those_of_a_part(tasks, tmp_path):
     rows = [pl.read_parquet(part / "checkpoint.parquet").row(0, named=True) for part in kept.iterdir()]
     assert row["completeness_error_max"] >= max(one["completeness_error_max"] for one in rows)
     assert row["prompt_count"] == 120
+
+
+def waiting(lake: Path) -> set[str]:
+    return {f"{part.parent.name.rpartition('.')[2]}/{part.name}" for part in (lake / ".unfinished").glob("*/*")}
+
+
+def test_a_commit_leaves_the_parts_of_another_extraction(tasks, tmp_path):
+    """Those of an older array of jobs end while the parts of other settings are being made."""
+    older, newer = tasks("step0"), tasks("step0", tau=("5x",))
+    for one in (*older[:-1], *newer[:2]):
+        run_task(one)
+    assert run_task(older[-1]).is_committed
+    assert waiting(tmp_path / "lake") == {f"{one.opening.extraction_id}/{one.part}" for one in newer[:2]}
+    assert [run_task(one).is_committed for one in newer[2:]] == [False, True]
+    assert not waiting(tmp_path / "lake")
+
+
+def test_damaged_parts_are_removed_and_made_again(tasks, tmp_path, monkeypatch):
+    parts = tasks("step0")
+    for one in parts[:-1]:
+        run_task(one)
+    (folder,) = (tmp_path / "lake" / ".unfinished").iterdir()
+    (folder / "0-of-4" / "predictions.parquet").unlink()
+    torn = folder / "1-of-4" / "attributions.parquet"
+    torn.write_bytes(torn.read_bytes()[:-100])
+    (folder / "2-of-4" / "counts.json").write_text("")
+    extracted = run_task(parts[-1])
+    assert not extracted.is_committed and "(0-of-4, 1-of-4, 2-of-4); the next run makes them again" in extracted.reason
+    assert [part.name for part in folder.iterdir()] == ["3-of-4"], "the whole one stays"
+    assert not Lake(tmp_path / "lake").quarantined(), "that says nothing about the checkpoint"
+    assert [run_task(one).is_committed for one in parts[:2]] == [False, False]
+
+    def failing(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        patched.setattr("timecourse.extract.parts.pq.read_table", failing)
+        run_task(parts[2])
+    assert len(waiting(tmp_path / "lake")) == 4, "what the disk does not give back is not damaged"
+    assert run_task(parts[-1]).is_committed
+
+
+class _Forgetful:
+    """Calls every task in this process but one, which then is as if its part had been taken away."""
+
+    def run(self, function, tasks):
+        for task in tasks:
+            yield task, Extracted() if task.part.index == 1 else function(task)
+
+
+def test_a_checkpoint_without_all_of_its_parts_is_no_success(flags, run, tmp_path, monkeypatch):
+    in_parts = ("--only", "step0", "--batch-size", BLOCK, "--set", f"executor.prompts_per_task={PER_TASK}")
+    with monkeypatch.context() as patched:
+        patched.setattr("timecourse.refresh.executor_of", lambda *_: _Forgetful())
+        for _ in range(2):  # said again as long as it is so
+            done = run("extract", *flags(tmp_path / "lake"), *in_parts)
+            assert done.returncode == 1 and "nothing to do" not in done.stdout
+            assert "'step0': not all of its parts were made; the next run goes on" in done.stderr
+            assert done.stderr.count("\n") == 1
+    assert len(waiting(tmp_path / "lake")) == 3
+
+
+def test_parts_are_kept_and_removed_by_several_at_once(tmp_path):
+    lake = Lake(tmp_path / "lake")
+    lake.create()
+    place = lake.parts("s", "step0", "a" * 32)
+
+    def keep(index: int) -> None:
+        with lake.incoming_extraction("s", "step0", str(index)) as folder:
+            (folder / "prompts.parquet").write_bytes(b"?")
+            lake.keep_part(folder, place / str(index))
+
+    def remove(_: int) -> None:
+        lake.remove_parts("s", "step0", "a" * 32)
+
+    with ThreadPoolExecutor(4) as pool:
+        for round_ in range(15):
+            list(pool.map(keep, range(8 * round_, 8 * round_ + 4)))
+            both = [pool.submit(remove, 0), pool.submit(keep, 8 * round_ + 5), pool.submit(remove, 0)]
+            assert [one.result() for one in both] == [None] * 3
+    remove(0)
+    assert not place.exists() and not list((lake.root / ".incoming").iterdir())
 
 
 def test_a_checkpoint_that_cannot_be_measured_is_set_aside_by_its_first_part(tasks, tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from timecourse.errors import UserError
+from timecourse.errors import FetchError, UserError
+from timecourse.extract.checkpoints.checkpoint import refusing_what_is_gone
 from timecourse.extract.checkpoints.directory import find_checkpoints
 
 
@@ -125,3 +126,11 @@ def test_not_finite_bfloat16_weights_are_refused(series):
     save_torch({"weights": weights}, series / "main/model.safetensors")
     with pytest.raises(UserError, match="NaN or infinite"):
         find_checkpoints(series)[-1].check_finite()
+
+
+def test_only_what_lay_in_the_checkpoint_says_that_it_is_gone(tmp_path):
+    folder = tmp_path / "step1"
+    with pytest.raises(FetchError, match=r"'step1' is gone.*safetensors"), refusing_what_is_gone("step1", folder):
+        (folder / "model.safetensors").read_bytes()
+    with pytest.raises(FileNotFoundError), refusing_what_is_gone("step1", folder):
+        (tmp_path / "lake" / "prompts.parquet").read_bytes()

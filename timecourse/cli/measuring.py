@@ -51,6 +51,7 @@ def demo(
 
     At the first, the middle and the last one, roles are silenced as well (`timecourse ablate`); not with --small.
     """
+    from timecourse.ablate import Ablated
     from timecourse.ablate import ablate as ablate_checkpoints
     from timecourse.config import Facts, Settings
     from timecourse.extract.checkpoints.tiny_model import ARCHITECTURES, is_pretrained, pretrain
@@ -77,10 +78,12 @@ def demo(
         }
     )
     outcome = refresh(settings, console)
-    if not small and (ablated := ablate_checkpoints(settings, console)):
-        console.print(escape(f"ablated {', '.join(ablated)}"))
+    ablated = Ablated() if small else ablate_checkpoints(settings, console)
+    if ablated.names:
+        console.print(escape(f"ablated {', '.join(ablated.names)}"))
         outcome.release = refresh(settings, console, do_extract=False).release
     tell(outcome, console)
+    ablated.raise_if_left()
 
 
 @app.command("refresh")
@@ -184,11 +187,12 @@ def ablate(
 
     wanted = settings_of(context)
     with run_log(lake_of(context), "ablate"):
-        ablated_now = ablate(wanted, console)
-        console.print(
-            escape(f"ablated {', '.join(ablated_now)}" if ablated_now else "every checkpoint was ablated so before")
-        )
+        now = ablate(wanted, console)
+        if now.names or not (now.failed or now.held):
+            said = f"ablated {', '.join(now.names)}" if now.names else "every checkpoint was ablated so before"
+            console.print(escape(said))
         tell(refresh(wanted, console, do_extract=False), console)
+        now.raise_if_left()
 
 
 @app.command()

@@ -7,7 +7,7 @@ made under the lock of their checkpoint; everything else but a series' declarati
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -33,6 +33,9 @@ from timecourse.lake.files import damage, make_folder, remove, row_count, sha256
 from timecourse.lake.locks import WRITER, LockedError, Locks
 
 __all__ = ["Commit", "Contents", "Lake", "LockedError", "Quarantined"]
+
+_PARTS = "parts"
+"""The lock under which finished parts are put in their place and taken away, for moments only."""
 
 
 class Lake:
@@ -97,14 +100,21 @@ class Lake:
     def keep_part(self, incoming: Path, place: Path) -> None:
         """Move a finished part to its place among the others."""
         sync_tree(incoming)
-        make_folder(place.parent)
-        incoming.rename(place)
-        sync(place.parent)
+        with self.locks.waiting(_PARTS):
+            make_folder(place.parent)
+            incoming.rename(place)
+            sync(place.parent)
 
-    def remove_parts(self, series_id: str, checkpoint_name: str) -> None:
-        """Remove the parts of a checkpoint's extractions: it is committed, or set aside."""
-        for folder in self.parts(series_id, checkpoint_name, "").parent.glob(f"{_claim(series_id, checkpoint_name)}.*"):
-            remove(folder)
+    def remove_parts(self, series_id: str, checkpoint_name: str, extraction_id: str, part: str = "") -> None:
+        """Remove the parts of an extraction, or one of them, as the process that holds the checkpoint's claim."""
+        place = self.parts(series_id, checkpoint_name, extraction_id) / part
+        self._remove_parts(_claim(series_id, checkpoint_name), place)
+
+    def _remove_parts(self, claim: str, place: Path) -> None:
+        """Moved away first: a part is whole or not there, also after a crash."""
+        if place.is_dir():
+            with self.locks.incoming(claim) as aside, self.locks.waiting(_PARTS), suppress(FileNotFoundError):
+                place.rename(aside / place.name)
 
     def incoming(self) -> AbstractContextManager[Path]:
         """A new folder for something else that is being written, for the process that holds the lake."""
@@ -195,7 +205,7 @@ class Lake:
         }
         self._replace(self.commit_path(series_id, checkpoint_name), content, _claim(series_id, checkpoint_name))
         self._quarantine_path(series_id, checkpoint_name).unlink(missing_ok=True)
-        self.remove_parts(series_id, checkpoint_name)
+        self.remove_parts(series_id, checkpoint_name, extraction_id)
 
     def commit_ablation(
         self,
@@ -303,7 +313,7 @@ class Lake:
         }
         path = self._quarantine_path(series_id, checkpoint_name)
         self._replace(path, content, _claim(series_id, checkpoint_name))
-        self.remove_parts(series_id, checkpoint_name)
+        self.remove_parts(series_id, checkpoint_name, extraction_id)
 
     def quarantined(self) -> list[Quarantined]:
         """The checkpoints that are set aside, by file. What is damaged sets nothing aside.
@@ -398,9 +408,10 @@ class Lake:
     def prune(self) -> None:
         """Remove extractions and ablations that no commit names and no process is about to commit, as the writer.
 
-        With what tasks were writing that died since the lake was locked.
+        With what tasks were writing that died since the lake was locked, and parts that are of no more use.
         """
         self.locks.remove_leftovers()
+        self._prune_parts()
         ablated = {self.root / ablation.content["directory"] for ablation in self.ablations()}
         committed = {self.root / commit.content["directory"] for commit in self.commits()}
         for folder in sorted(self._folders["raw"].glob("*/*")):
@@ -412,12 +423,40 @@ class Lake:
             if claim is None:
                 continue
             try:
-                path = self._folders["commits"] / folder.parent.name / f"{folder.name}.json"
-                commit = read_content(self.root, path, "commit") if path.is_file() else None
-                named = ablated | ({self.root / commit["directory"]} if commit else set())
+                named = self._named(folder)
                 for place in folder.iterdir():
                     if place not in named:
                         remove(place)
+            finally:
+                claim.release()
+
+    def _named(self, folder: Path) -> set[Path]:
+        """What the commit of a checkpoint, whose claim this process holds, and its ablation name in its folder."""
+        paths = [self._folders[kind] / folder.parent.name / f"{folder.name}.json" for kind in ("commits", "ablations")]
+        if not paths[0].is_file():
+            return set()
+        commit, *ablations = [read_content(self.root, path, "commit") for path in paths if path.is_file()]
+        of_commit = [one for one in ablations if one["extraction_id"] == commit["extraction_id"]]
+        return {self.root / one["directory"] for one in (commit, *of_commit)}
+
+    def _prune_parts(self) -> None:
+        """Remove the parts of what is committed or set aside, and those that are older than their checkpoint's commit.
+
+        Where a process is on the checkpoint, or on a part of it, they stay.
+        """
+        ended = {one.extraction_id for one in self.commits()} | {one.extraction_id for one in self.quarantined()}
+        for folder in sorted(self._folders[".unfinished"].glob("*.*.*")):
+            series, checkpoint, extraction_id = folder.name.split(".", 2)
+            commit = self._folders["commits"] / series / f"{checkpoint}.json"
+            claim = self.locks.take(f"{series}.{checkpoint}")
+            if claim is None:
+                continue
+            try:
+                if self.locks.is_any_held(f"{series}.{checkpoint}.*-of-*") or not folder.is_dir():
+                    continue
+                is_older = commit.is_file() and folder.stat().st_mtime < commit.stat().st_mtime
+                if is_older or extraction_id in ended:
+                    self._remove_parts(f"{series}.{checkpoint}", folder)
             finally:
                 claim.release()
 

@@ -56,6 +56,15 @@ class Locks:
             (self._locks / f"{name}.json").write_text(json.dumps(holder), encoding="utf-8")
         return lock
 
+    def is_any_held(self, pattern: str) -> bool:
+        """Whether another process holds one of the locks whose names match."""
+        for path in sorted(self._locks.glob(f"{pattern}.lock")):
+            lock = self.take(path.stem)
+            if lock is None:
+                return True
+            lock.release()
+        return False
+
     def holder(self, name: str) -> str:
         """Who took a lock last, in words."""
         with suppress(OSError, ValueError, KeyError, TypeError):
