@@ -268,7 +268,7 @@ def test_what_is_held_or_replaced_meanwhile_does_not_stop_the_others(released, t
     claim.release()
     assert found.names == ["step2"] and [one.checkpoint_id for one in lake.ablations()] == ["planted/step2"]
     assert found.failed == ["planted/step0 was extracted anew meanwhile; run it again"]
-    assert len(found.held) == 1 and found.held[0].startswith("planted/step1 is held by `timecourse ")
+    assert len(found.held) == 1 and found.held[0].startswith("planted/step1 is held by `timecourse")
     with pytest.raises(UserError, match=r"not ablated: planted/step0 was .*; planted/step1 is held") as ended:
         found.raise_if_left()
     assert not isinstance(ended.value, LockedError)
