@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from timecourse.extract.prompts import Prompt
-from timecourse.extract.raw import TABLES, write_table
+from timecourse.extract.raw import TABLES, is_readable, write_table
 
 BLOCK = 32
 """Prompts of like length that go to the same part."""
@@ -52,19 +52,13 @@ def write_counts(directory: Path, degenerate_sums: Sequence[int], sums: int) -> 
     (directory / COUNTS).write_text(json.dumps({"degenerate_sums": list(degenerate_sums), "sums": sums}))
 
 
-def is_readable(part: Path) -> bool:
-    """Whether every file of a finished part is there and whole. Raises OSError where the disk does not give it back."""
+def is_whole(part: Path) -> bool:
+    """Whether every file of a finished part can be read. Raises OSError where the disk does not give one back."""
     try:
-        for name in TABLES:
-            pq.read_table(part / f"{name}.parquet")
         json.loads((part / COUNTS).read_text())
-    except (FileNotFoundError, ValueError, NotImplementedError):
+    except (FileNotFoundError, ValueError):
         return False
-    except OSError as error:  # parquet's own, of what it cannot decode, has no number
-        if error.errno is not None:
-            raise
-        return False
-    return True
+    return all(is_readable(part / f"{name}.parquet") for name in TABLES)
 
 
 def merge(parts: Sequence[Path], directory: Path) -> dict[str, int]:

@@ -189,3 +189,16 @@ def _array(values: object, field: pa.Field) -> pa.Array:
     if pa.types.is_dictionary(field.type) and not isinstance(values, pa.DictionaryArray):
         return pa.array(values, type=pa.string()).dictionary_encode().cast(field.type)
     return values.cast(field.type) if isinstance(values, pa.Array) else pa.array(values, type=field.type)
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a parquet file is there and whole. Raises OSError where the disk does not give it back."""
+    try:
+        pq.read_table(path)
+    except (FileNotFoundError, ValueError, NotImplementedError):
+        return False
+    except OSError as error:  # parquet's own, of what it cannot decode, has no number
+        if error.errno is not None:
+            raise
+        return False
+    return True

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from timecourse.config import load_settings
 from timecourse.errors import UserError
 from timecourse.extract.ablations import job
 from timecourse.lake import Lake, LockedError
+from timecourse.verification import verify
 
 
 def rows(lake, query):
@@ -138,7 +140,7 @@ def test_a_second_run_does_nothing(ablated, released, tmp_path, run):
 
 @pytest.mark.slow
 def test_an_interrupted_ablation_goes_on(ablated, released, tmp_path, run, monkeypatch):
-    """Killed between two parts, it does not score the first again, and ends with the same rows."""
+    """Killed between two parts, it scores only what is not there whole, and ends with the same rows."""
     lake = tmp_path / "lake"
     shutil.copytree(released[0], lake, symlinks=True)
     monkeypatch.setattr(job, "PAIRS_PER_PART", 500)
@@ -154,7 +156,8 @@ def test_an_interrupted_ablation_goes_on(ablated, released, tmp_path, run, monke
     monkeypatch.setattr(job, "score", counting)
     assert run("ablate", "--lake", lake, "--checkpoints", "last", *released[1]).returncode == 130
     assert Lake(lake).ablations() == []
-    assert len(list(lake.glob(".unfinished/*/*.parquet"))) == 2
+    _, torn = sorted(lake.glob(".unfinished/*/*.parquet"))
+    torn.write_bytes(torn.read_bytes()[:-9])
     monkeypatch.setattr(job, "score", score)
     done = run("ablate", "--lake", lake, "--checkpoints", "last", *released[1])
     assert done.returncode == 0, done.stderr
@@ -199,9 +202,17 @@ def test_a_changed_extraction_loses_its_ablation(ablated, tmp_path):
     """What was measured on other weights or facts is not shown beside the new ones."""
     lake = Lake(tmp_path / "lake")
     shutil.copytree(ablated[0], lake.root, symlinks=True)
-    commit = lake.commits()[0]
-    commit.path.write_text(json.dumps({**commit.content, "extraction_id": "0" * 32}))
-    assert len(lake.ablations()) == 2
+    commit, *_ = lake.commits()
+    (ablation,) = [one for one in lake.ablations() if one.checkpoint_id == commit.checkpoint_id]
+    anew = Path(commit.content["directory"]).parent / ("0" * 32)
+    shutil.copytree(lake.root / commit.content["directory"], lake.root / anew)
+    content = {**commit.content, "extraction_id": anew.name, "directory": str(anew)}
+    commit.path.write_text(json.dumps(content))
+    assert len(lake.ablations()) == 2 and ablation.path.is_file()
+    with lake.locked():
+        lake.prune()
+    assert not ablation.path.exists() and not (lake.root / ablation.content["directory"]).exists()
+    assert len(lake.ablations()) == 2 and verify(lake).problems == []
 
 
 def settings_of(released, lake, more=None):
@@ -231,6 +242,13 @@ def test_a_damaged_ablation_is_named_and_made_anew(ablated, released, tmp_path, 
     assert done.returncode == 0 and "ablated step1\n" in done.stdout, done.stderr
     assert [lake.damages(one) for one in lake.ablations()] == [[], [], []] and not lost.parent.exists()
     assert run("build", "--lake", lake.root, "--theta", "0.2").returncode == 0
+
+
+def test_a_torn_ablation_file_says_how_it_is_mended(ablated, tmp_path):
+    lake = Lake(shutil.copytree(ablated[0], tmp_path / "lake", symlinks=True))
+    lake.ablations()[0].path.write_text("{")
+    with pytest.raises(UserError, match="is damaged; remove the file, and ablate its checkpoint again"):
+        lake.ablations()
 
 
 def test_an_ablation_that_is_committed_while_the_lake_is_pruned_stays(released, tmp_path):

@@ -91,7 +91,7 @@ def run_task(task: ExtractionTask) -> Extracted:
 
 def _extract_part(lake: Lake, source: Source, request: ExtractionRequest, task: ExtractionTask) -> Extracted:
     """Extract a part whose claim this process holds, if that was not done before, and finish the checkpoint with it."""
-    from timecourse.extract.parts import is_readable, merge
+    from timecourse.extract.parts import is_whole, merge
 
     names, part = (request.series_id, request.checkpoint.name), task.part
     places = [lake.parts(*names, request.extraction_id) / str(Part(index, part.count)) for index in range(part.count)]
@@ -117,7 +117,7 @@ def _extract_part(lake: Lake, source: Source, request: ExtractionRequest, task: 
         if is_done(lake, request, task.before):  # by a process that had measured this part as well
             lake.remove_parts(*names, request.extraction_id)
             return Extracted()
-        if refused is None and (torn := [place.name for place in places if not is_readable(place)]):
+        if refused is None and (torn := [place.name for place in places if not is_whole(place)]):
             for name in torn:
                 lake.remove_parts(*names, request.extraction_id, name)
             return Extracted(

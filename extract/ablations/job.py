@@ -30,7 +30,7 @@ from timecourse.extract.ablations.sets import AblationSet, SetKind, image, permu
 from timecourse.extract.ablations.silencing import PostNorm
 from timecourse.extract.identity import ExtractionRequest
 from timecourse.extract.job import Machine, loaded, prompts_of
-from timecourse.extract.raw import ABLATION_TABLES, write_table
+from timecourse.extract.raw import ABLATION_TABLES, is_readable, write_table
 
 ABLATOR_VERSION = 1
 """Raised whenever the same inputs would give other numbers than before."""
@@ -174,7 +174,7 @@ def ablate(
     """
     at_once = machine.batch_size or BATCH
     parts = list(_parts(request))
-    missing = [(name, method, pairs) for name, method, pairs in parts if not (unfinished / name).is_file()]
+    missing = [(name, method, pairs) for name, method, pairs in parts if not is_readable(unfinished / name)]
     progress(request.run_count - sum(len(pairs) for _, _, pairs in missing))
     if missing:
         prompts = prompts_of(request.extraction)

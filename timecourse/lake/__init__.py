@@ -427,6 +427,12 @@ class Lake:
                 for place in folder.iterdir():
                     if place not in named:
                         remove(place)
+                ablation = self._folders["ablations"] / folder.parent.name / f"{folder.name}.json"
+                if (
+                    ablation.is_file()
+                    and self.root / read_content(self.root, ablation, "commit")["directory"] not in named
+                ):
+                    ablation.unlink()  # of an extraction that another has replaced
             finally:
                 claim.release()
 

@@ -173,6 +173,7 @@ def read_content(root: Path, path: Path, kind: Literal["commit", "series", "quar
     """The content of one of the lake's JSON files. Raises UserError for one that is damaged, leads out of the lake or
     was written by a newer version."""
     what = f"the {kind} file {str(path.relative_to(root))!r}"
+    mending = _MENDING["ablation" if path.is_relative_to(root / "ablations") else kind]
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(
@@ -180,7 +181,7 @@ def read_content(root: Path, path: Path, kind: Literal["commit", "series", "quar
         ).encode()  # an escape may stand for half a character, which none can hold
         version = content.get("schema_version", 1 if kind == "series" else None)
     except (ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{what} is damaged; {_MENDING[kind]}") from error
+        raise UserError(f"{what} is damaged; {mending}") from error
     if isinstance(version, int) and not isinstance(version, bool) and version > _VERSIONS[kind]:
         raise NewerVersionError(
             f"{what} has schema version {version}; this version of timecourse reads up to {_VERSIONS[kind]}"
@@ -199,11 +200,12 @@ def read_content(root: Path, path: Path, kind: Literal["commit", "series", "quar
         where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else ""
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         detail = " ".join(f"{where} {reason}".split())[:200]
-        raise UserError(f"{what} is damaged ({detail}); {_MENDING[kind]}") from error
+        raise UserError(f"{what} is damaged ({detail}); {mending}") from error
     return dict(content)
 
 
 _MENDING = {
+    "ablation": "remove the file, and ablate its checkpoint again",
     "commit": "refresh its series to extract anew, or remove the file",
     "series": "refresh the series, or remove the file",
     "quarantine": "remove the file",
