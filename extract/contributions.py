@@ -190,22 +190,25 @@ def _attended(
     """The attention sum [B, n, d] and the heads' proximities to it [B, n, n, H].
 
     beside [B, n, d]: what the sum holds beside the heads' parts. Values behind W_O exist for as many prompts at once as
-    VALUE_ELEMENTS allows; where a single prompt takes more, for as many heads, and then the sum is made without them.
+    VALUE_ELEMENTS allows; where a single prompt takes more, for as many heads.
     """
     batch, heads, positions, _ = pattern.shape
     width, size = beside.shape[-1], value.shape[-1]
     prompts = VALUE_ELEMENTS // (positions * heads * width)
+    is_summed = positions * (heads - 1) < width and prompts > 0  # fewer operations than heads' outputs through W_O
     whole = beside.clone()
     by_head = beside.new_empty(batch, positions, positions, heads)
     for first in range(0, batch, max(1, prompts)):
         rows = slice(first, first + max(1, prompts))
+        if not is_summed:
+            values = value[rows].float().repeat_interleave(heads // value.shape[1], dim=1)
+            whole[rows] += (pattern[rows] @ values).transpose(1, 2).flatten(2) @ weight.float().T
         if prompts:
             parts = value_outputs(value[rows], weight, heads, memory)
-            whole[rows].baddbmm_(pattern[rows].permute(0, 2, 3, 1).flatten(2), parts.flatten(1, 2))
+            if is_summed:
+                whole[rows].baddbmm_(pattern[rows].permute(0, 2, 3, 1).flatten(2), parts.flatten(1, 2))
             by_head[rows] = head_proximities(whole[rows], pattern[rows], parts, norm, is_compiled=is_compiled)
             continue
-        values = value[rows].float().repeat_interleave(heads // value.shape[1], dim=1)
-        whole[rows] += (pattern[rows] @ values).transpose(1, 2).flatten(2) @ weight.float().T
         at_once = max(1, VALUE_ELEMENTS // (positions * width))
         for start in range(0, heads, at_once):
             some = slice(start, min(start + at_once, heads))

@@ -46,7 +46,7 @@ def proximity(whole: Tensor, left: Tensor, norm: Norm) -> Tensor:
     pipeline adds 1e-6 to every coordinate of y − p, its library's default; that is not done here.
     """
     if norm == "l1":
-        return left.abs_().neg_().add_(whole.abs()).sum(-1)
+        return left.abs_().sub_(whole.abs()).sum(-1).neg_()
     squares = ((whole - left) * (whole + left)).sum(-1)
     return squares / (norm_of(whole, norm) + norm_of(left, norm)).clamp(min=torch.finfo(squares.dtype).tiny)
 
