@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from timecourse.errors import MachineError, UserError
 from timecourse.extract.activations import unread_attention
+from timecourse.extract.contributions import multiplying_in
 from timecourse.extract.facts import facts_sha256
 from timecourse.extract.identity import EXTRACTOR_VERSION, ExtractionRequest
 from timecourse.extract.loading import LoadedModel, available_device, first_line, load_model, load_tokenizer
@@ -101,7 +102,8 @@ def measure(
     with _timed(seconds, "load"):
         model = load_model(request.checkpoint, request.settings.dtype, device, request.settings.attention)
     threads = machine.threads or _threads_for(model)
-    with _timed(seconds, "measure"), _threads(threads), _float32_products(), torch.inference_mode():
+    # factors as they are, also where the environment lets a GPU shorten them (TF32)
+    with _timed(seconds, "measure"), _threads(threads), multiplying_in("highest"), torch.inference_mode():
         _run_once(request, model, prompts)
         measurement = Measurement(request, model, prompts)
         plan = _plan(request, machine, free, _bytes(model))
@@ -193,7 +195,7 @@ def loaded(request: ExtractionRequest, machine: Machine) -> Iterator[LoadedModel
     transformers_logging.disable_progress_bar()
     device = available_device(machine.device)
     model = load_model(request.checkpoint, request.settings.dtype, device, request.settings.attention)
-    with _threads(machine.threads or _threads_for(model)), _float32_products():
+    with _threads(machine.threads or _threads_for(model)), multiplying_in("highest"):
         yield model
 
 
@@ -262,17 +264,6 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _float32_products() -> Iterator[None]:
-    """While open, float32 factors are multiplied as such, also where the environment lets a GPU shorten them (TF32)."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
