@@ -195,7 +195,9 @@ def _attended(
     batch, heads, positions, _ = pattern.shape
     width, size = beside.shape[-1], value.shape[-1]
     prompts = VALUE_ELEMENTS // (positions * heads * width)
-    is_summed = positions * (heads - 1) < width and prompts > 0  # fewer operations than heads' outputs through W_O
+    # Of the parts themselves, so that completeness is theirs; of long prompts of heads' outputs, where that takes less.
+    is_long = 2 * positions * heads * width >= VALUE_ELEMENTS
+    is_summed = prompts > 0 and (not is_long or positions * (heads - 1) < width)
     whole = beside.clone()
     by_head = beside.new_empty(batch, positions, positions, heads)
     for first in range(0, batch, max(1, prompts)):
